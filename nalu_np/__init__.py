@@ -1,0 +1,31 @@
+"""Neural arithmetic units from scratch on NumPy and CuPy, every gradient derived by hand."""
+
+from .backend import get_backend, to_numpy, use_backend
+from .layer import Cell, Layer, chain, replica, scan
+from .layers import Accumulator, Dense
+from .optim import SGD, Adam
+from .train import Result, Segment, fit
+from .units import NAC, NALU, LogNAC
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "NAC",
+    "NALU",
+    "SGD",
+    "Accumulator",
+    "Adam",
+    "Cell",
+    "Dense",
+    "Layer",
+    "LogNAC",
+    "Result",
+    "Segment",
+    "chain",
+    "fit",
+    "get_backend",
+    "replica",
+    "scan",
+    "to_numpy",
+    "use_backend",
+]

@@ -1,0 +1,666 @@
+"""What a layer is: a pure function with named parameters that returns its value and its vjp.
+
+    y, vjp = layer(params, x)
+    dx, dparams = vjp(dy)
+
+Here are the protocol, its two combinators (`chain` and `scan`), the initialisers, the registry by which files
+name layers, and the views that let an optimiser see all parameters as one flat vector.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend import INIT, Array, Streams, dtype_name, namespace
+from .errors import DTypeError, ModelFileError, OptionError, ParameterError, ShapeError
+
+Params = Mapping[str, Array]
+Values = dict[str, Array]
+
+
+class Vjp(Protocol):
+    """vjp(dy) -> (dx, dparams); with `need_dx=False` dx is None, which spares a first layer half its work."""
+
+    def __call__(self, dy: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any]]: ...
+
+
+class CellVjp(Protocol):
+    """vjp(dy, dstate) -> (dx, dparams, dstate) of one step of a recurrent cell."""
+
+    def __call__(self, dy: Array, dstate: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any], Any]: ...
+
+
+# --- initialisers: one replica's values of one parameter, drawn in float64 --------------------------------------
+
+
+def _fans(shape: tuple[int, ...]) -> int:
+    return shape[0] + shape[-1]
+
+
+def _uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """U(-2, 2), as in the articles."""
+    return rng.uniform(-2.0, 2.0, shape)
+
+
+def _truncated_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """N(0, 0.02), drawn again beyond two standard deviations, as in the TensorFlow tutorial."""
+    z = rng.standard_normal(shape)
+    while (outside := np.abs(z) > 2).any():
+        z[outside] = rng.standard_normal(int(outside.sum()))
+    return 0.02 * z
+
+
+def _glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """U(-r, r) with variance 2 / (I + O) (Glorot & Bengio 2010, equation 16)."""
+    r = math.sqrt(6 / _fans(shape))
+    return rng.uniform(-r, r, shape)
+
+
+def nac_radius(fans: int) -> float:
+    """The r for which W_hat, M_hat ~ U(-r, r) give W = tanh(W_hat) sigma(M_hat) the variance 2 / (I + O).
+
+    Var[W](r) = (1 - tanh(r)/r) (r - tanh(r/2)) / (2 r) stays below 1/2, so I + O counts as 5 at least.
+    """
+    low, high = 1e-3, 10.0
+    for _ in range(60):
+        r = (low + high) / 2
+        variance = (1 - math.tanh(r) / r) * (r - math.tanh(r / 2)) / (2 * r)
+        low, high = (r, high) if variance < 2 / max(fans, 5) else (low, r)
+    return r
+
+
+def _madsen_johansen(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """U(-r, r) with r solved for the variance of W (Madsen & Johansen 2020)."""
+    r = nac_radius(_fans(shape))
+    return rng.uniform(-r, r, shape)
+
+
+INITIALIZERS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]] = {
+    "uniform": _uniform,
+    "truncated_normal": _truncated_normal,
+    "glorot_uniform": _glorot_uniform,
+    "madsen_johansen": _madsen_johansen,
+}
+
+
+# --- the protocol ---------------------------------------------------------------------------------------------
+
+
+def check_size(owner: object, name: str, value: object) -> None:
+    """Raise OptionError unless a number of features is an integer of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise OptionError(f"{type(owner).__name__}: {name} must be an integer >= 1, got {value!r}")
+
+
+def check_choice(owner: object, name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise OptionError unless an option is one of its choices."""
+    if value not in choices:
+        raise OptionError(f"{type(owner).__name__}: {name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Parametric:
+    """Named parameters: their shapes, how they are drawn, and the options that rebuild the object.
+
+    A subclass is a frozen dataclass; its fields are its options, and all that a file needs to store.
+    """
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each parameter of one replica, by name."""
+        raise NotImplementedError(f"{type(self).__name__} must define shapes()")
+
+    def draw(self, name: str, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Initial values of one parameter of one replica."""
+        raise NotImplementedError(f"{type(self).__name__} must define draw(name, rng)")
+
+    @classmethod
+    def examples(cls) -> Sequence[Parametric]:
+        """Small instances that together use every option: what the contract is checked on."""
+        return ()
+
+    @property
+    def parts(self) -> tuple[Parametric, ...]:
+        """What it is made of, where that has parameters of its own kind (a chain's layers, a scan's cell)."""
+        return ()
+
+    def penalty(self, params: Params, x: Array, step: int) -> tuple[Array, dict[str, Any]] | None:
+        """Regulariser at a step (from 1): its value (S) and its gradient by name; None if there is none."""
+        return None
+
+    def project(self, params: Params) -> Params:
+        """Bring parameters back to where they are allowed; called after each step of the optimiser."""
+        return params
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.shapes()
+
+    def init(
+        self, seed: int = 0, replicas: int | Sequence[int] | None = None, dtype: Any = "float32"
+    ) -> dict[str, Array]:
+        """Draw parameters.
+
+        Parameters
+        ----------
+        seed : int
+            Seed of the run.
+        replicas : int, sequence of int, or None
+            S independent sets with a leading axis S; [17] is replica 17 alone, to the same bits; None is
+            replica 0 without the axis.
+        dtype : str or dtype
+            "float32" or "float64"; it decides the precision of everything computed with them.
+
+        Returns
+        -------
+        dict
+            New arrays by name, in the library of new arrays.
+
+        Examples
+        --------
+        >>> import nalu_np as nn
+        >>> {name: value.shape for name, value in nn.NAC(2, 1).init(seed=0, replicas=64).items()}
+        {'W_hat': (64, 2, 1), 'M_hat': (64, 2, 1)}
+        """
+        if not isinstance(seed, int) or seed < 0:
+            raise OptionError(f"init: seed must be an integer >= 0, got {seed!r}")
+        streams = Streams(seed, replicas, INIT)
+        return {
+            name: streams.stack(lambda rng, name=name: self.draw(name, rng), dtype_name(dtype))  # type: ignore[misc]
+            for name in self._shapes
+        }
+
+    def config(self) -> dict[str, Any]:
+        """The options in plain JSON types; `from_config` rebuilds an equal object."""
+        config: dict[str, Any] = {"type": type(self).__name__}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Parametric):
+                value = value.config()
+            elif isinstance(value, tuple):
+                value = [part.config() for part in value]
+            config[field.name] = value
+        return config
+
+
+@dataclass(frozen=True)
+class Layer(Parametric):
+    """A pure function of parameters and data. Units subclass it; so can you.
+
+    A subclass defines `shapes`, `draw` and `forward`, and has fields `in_features` and `out_features`.
+    """
+
+    in_features: int
+    out_features: int
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        check_size(self, "in_features", self.in_features)
+        check_size(self, "out_features", self.out_features)
+
+    @property
+    def rank(self) -> int:
+        """Axes of x without replicas: 2 for rows (B, I), 3 for sequences (T, B, I)."""
+        return 2
+
+    def __call__(
+        self, params: Params, x: Array, *, rng: Streams | None = None, train: bool = False
+    ) -> tuple[Any, Vjp]:
+        """Check the inputs and compute.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+            Shapes as in `shapes()`, or all with S in front.
+        x : array
+            (B, I), shared by the replicas, or (S, B, I). Same library and dtype as the parameters.
+        rng : Streams, optional
+            Random numbers for layers that draw them.
+        train : bool
+            Whether layers that behave differently in training do so.
+
+        Returns
+        -------
+        y : array
+            (B, O), or (S, B, O) where either side has replicas.
+        vjp : callable
+            `vjp(dy, need_dx=True) -> (dx, dparams)`: dx with the shape of x, dparams with the keys of params.
+
+        Raises
+        ------
+        ParameterError, ShapeError, DTypeError, MixedBackendError
+            Where the inputs do not fit each other.
+        """
+        self._check(params, x)
+        y, vjp = self.forward(params, x, rng=rng, train=train)
+
+        def checked_vjp(dy: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any]]:
+            namespace(dy, y)
+            if dy.shape != y.shape:
+                raise ShapeError(f"{self!r}: vjp expects dy with the shape of y, {y.shape}, got {dy.shape}")
+            if dy.dtype != y.dtype:
+                raise DTypeError(f"{self!r}: vjp expects dy with the dtype of y, {y.dtype}, got {dy.dtype}")
+            return vjp(dy, need_dx)
+
+        return y, checked_vjp
+
+    def forward(
+        self,
+        params: Params,
+        x: Array,
+        *,
+        rng: Streams | None = None,
+        train: bool = False,
+        keep: Values | None = None,
+    ) -> tuple[Any, Vjp]:
+        """Compute without checks: what training calls, and what a subclass defines.
+
+        Intermediate values go by name into `keep`, where it is given.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(params, x, ...)")
+
+    def surrogate(self, params: Params, x: Array) -> Any:
+        """The function whose derivative the vjp is: the layer itself, unless it declares another.
+
+        A layer with a straight-through estimator returns here what it pretends to compute; the gradient
+        checker differentiates this.
+        """
+        return self.forward(params, x)[0]
+
+    def values(self, params: Params, x: Array) -> Values:
+        """All intermediate values by their symbols in the paper (W, a, m, g ...), and y.
+
+        Examples
+        --------
+        >>> import numpy as np, nalu_np as nn
+        >>> layer = nn.NALU(2, 1)
+        >>> list(layer.values(layer.init(), np.ones((5, 2), "float32")))
+        ['W', 'a', 'm', 'g', 'y']
+        """
+        self._check(params, x)
+        keep: Values = {}
+        keep["y"] = self.forward(params, x, keep=keep)[0]
+        return keep
+
+    def _check(self, params: Params, x: Array) -> None:
+        check_names(self, params)
+        xp = namespace(x, *params.values())
+        check_shapes(self, params)
+        dtypes = {value.dtype for value in params.values()}
+        if len(dtypes) != 1 or x.dtype not in dtypes:
+            names = ", ".join(sorted(str(dtype) for dtype in dtypes))
+            raise DTypeError(
+                f"{self!r}: x is {x.dtype}, but the parameters are {names}; convert x, or init(dtype=...)"
+            )
+        if x.dtype not in (xp.float32, xp.float64):
+            raise DTypeError(f"{self!r}: expected float32 or float64, got {x.dtype}")
+        axes = {2: "B", 3: "T, B"}[self.rank]
+        if x.ndim not in (self.rank, self.rank + 1) or x.shape[-1] != self.in_features:
+            sizes = f"({axes}, I={self.in_features})"
+            hint = "transpose x or build " if x.ndim == self.rank else "build "
+            raise ShapeError(
+                f"{self!r}: x has shape {x.shape}, expected {sizes} or the same with S in front; "
+                f"{hint}{type(self).__name__} for {x.shape[-1] if x.ndim else 0} inputs"
+            )
+        name, shape = next(iter(self._shapes.items()))
+        value = params[name]
+        if x.ndim > self.rank and value.ndim > len(shape) and x.shape[0] != value.shape[0]:
+            raise ShapeError(
+                f"{self!r}: x has {x.shape[0]} replicas, {x.shape}, but the parameters have {value.shape[0]}"
+            )
+
+
+def check_names(layer: Parametric, params: Params) -> None:
+    """Raise ParameterError unless the names are the layer's."""
+    shapes = layer._shapes
+    if params.keys() != shapes.keys():
+        missing, unknown = sorted(shapes.keys() - params.keys()), sorted(params.keys() - shapes.keys())
+        raise ParameterError(
+            f"{layer!r}: expected parameters {', '.join(shapes)}"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; unknown: {', '.join(map(str, unknown))}" if unknown else "")
+        )
+
+
+def check_shapes(layer: Parametric, params: Params) -> None:
+    """Raise ShapeError unless the shapes are the layer's, all with the same S in front or none."""
+    leads = set()
+    for name, shape in layer._shapes.items():
+        found = tuple(params[name].shape)
+        if found[-len(shape) :] != shape or len(found) > len(shape) + 1:
+            raise ShapeError(f"{layer!r}: {name} has shape {found}, expected {shape} or {('S', *shape)}")
+        leads.add(found[: -len(shape)])
+    if len(leads) > 1:
+        counts = ", ".join(str(lead[0]) if lead else "none" for lead in sorted(leads))
+        raise ShapeError(f"{layer!r}: the parameters disagree about the number of replicas: {counts}")
+
+
+@dataclass(frozen=True)
+class Cell(Parametric):
+    """One step of a recurrence: `step(params, x, state) -> (y, state), vjp`."""
+
+    in_features: int
+    out_features: int
+
+    def start(self, params: Params, x: Array) -> Array:
+        """The state before the first step; x is the first input, (..., B, I)."""
+        raise NotImplementedError(f"{type(self).__name__} must define start(params, x)")
+
+    def step(self, params: Params, x: Array, state: Array) -> tuple[tuple[Any, Any], CellVjp]:
+        """One step of time, and `vjp(dy, dstate) -> (dx, dparams, dstate)`."""
+        raise NotImplementedError(f"{type(self).__name__} must define step(params, x, state)")
+
+
+# --- the registry ---------------------------------------------------------------------------------------------
+
+Kind = TypeVar("Kind", bound=type[Parametric])
+
+#: Every layer and cell that a file may name. Files can build these, and nothing else.
+REGISTRY: dict[str, type[Parametric]] = {}
+
+
+def register(cls: Kind) -> Kind:
+    """Enter a class into the registry under its own name."""
+    REGISTRY[cls.__name__] = cls
+    return cls
+
+
+def from_config(config: object, registry: Mapping[str, type[Parametric]]) -> Parametric:
+    """Rebuild what `config()` described, from the classes of a registry.
+
+    Raises
+    ------
+    ModelFileError
+        If the description is not of that form, or names a class that the registry does not hold.
+    """
+    if not isinstance(config, dict) or config.get("type") not in registry:
+        name = config.get("type") if isinstance(config, dict) else config
+        raise ModelFileError(f"unknown layer {name!r:.60}; known: {', '.join(sorted(registry))}")
+    options = {}
+    for name, value in config.items():
+        if isinstance(value, list):
+            options[name] = tuple(from_config(part, registry) for part in value)
+        elif isinstance(value, dict):
+            options[name] = from_config(value, registry)  # type: ignore[assignment]
+        else:
+            options[name] = value
+    name = options.pop("type")
+    try:
+        return registry[cast(str, name)](**options)
+    except (TypeError, ValueError) as error:  # an option of the wrong name, type or value
+        raise ModelFileError(f"layer {name}: its options are not valid: {error}") from None
+
+
+# --- combinators ----------------------------------------------------------------------------------------------
+
+
+@register
+@dataclass(frozen=True, init=False)
+class Chain(Layer):
+    """Layers one after the other; see `chain`."""
+
+    layers: tuple[Layer, ...]
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        layers = tuple(layers)
+        if not layers or not all(isinstance(layer, Layer) for layer in layers):
+            raise OptionError(f"chain: expected one or more layers, got {layers!r:.200}")
+        for before, after in itertools.pairwise(layers):
+            if before.out_features != after.in_features or before.rank != after.rank:
+                raise OptionError(f"chain: {before!r} does not fit {after!r}, which follows it")
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "in_features", layers[0].in_features)
+        object.__setattr__(self, "out_features", layers[-1].out_features)
+
+    def __repr__(self) -> str:
+        return f"chain({', '.join(map(repr, self.layers))})"
+
+    def config(self) -> dict[str, Any]:
+        """The layers' options; the sizes follow from them."""
+        return {"type": "Chain", "layers": [layer.config() for layer in self.layers]}
+
+    @property
+    def parts(self) -> tuple[Parametric, ...]:
+        """The layers."""
+        return self.layers
+
+    @property
+    def rank(self) -> int:
+        """Axes of x without replicas."""
+        return self.layers[0].rank
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all layers, named 0.W_hat, 1.W_hat ..."""
+        return {f"{i}.{n}": s for i, layer in enumerate(self.layers) for n, s in layer.shapes().items()}
+
+    def draw(self, name: str, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Drawn by the layer that owns the parameter."""
+        i, _, rest = name.partition(".")
+        return self.layers[int(i)].draw(rest, rng)
+
+    def part(self, params: Params, i: int) -> Params:
+        """Parameters of layer i, under its own names."""
+        return {name: params[f"{i}.{name}"] for name in self.layers[i]._shapes}
+
+    def forward(
+        self,
+        params: Params,
+        x: Array,
+        *,
+        rng: Streams | None = None,
+        train: bool = False,
+        keep: Values | None = None,
+    ) -> tuple[Any, Vjp]:
+        """Forward through the layers; the vjp goes back through them."""
+        vjps = []
+        for i, layer in enumerate(self.layers):
+            inner: Values | None = None if keep is None else {}
+            x, layer_vjp = layer.forward(self.part(params, i), x, rng=rng, train=train, keep=inner)
+            vjps.append(layer_vjp)
+            if keep is not None and inner is not None:
+                keep.update({f"{i}.{name}": value for name, value in inner.items()}, **{f"{i}.y": x})
+
+        def vjp(dy: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any]]:
+            dparams: dict[str, Any] = {}
+            for i in reversed(range(len(vjps))):
+                dy, dpart = vjps[i](dy, need_dx or i > 0)
+                dparams |= {f"{i}.{name}": value for name, value in dpart.items()}
+            return dy, {name: dparams[name] for name in params}
+
+        return x, vjp
+
+    def surrogate(self, params: Params, x: Array) -> Any:
+        """The layers' surrogates, one after the other."""
+        for i, layer in enumerate(self.layers):
+            x = layer.surrogate(self.part(params, i), x)
+        return x
+
+    def penalty(self, params: Params, x: Array, step: int) -> tuple[Array, dict[str, Any]] | None:
+        """Sum of the layers' penalties, each on its own input."""
+        value: Any = None
+        dparams: dict[str, Any] = {name: namespace(q).zeros_like(q) for name, q in params.items()}
+        last = max((i for i, layer in enumerate(self.layers) if overrides(layer, "penalty")), default=-1)
+        for i, layer in enumerate(self.layers[: last + 1]):
+            part = self.part(params, i)
+            penalty = layer.penalty(part, x, step)
+            if penalty is not None:
+                value = penalty[0] if value is None else value + penalty[0]
+                dparams |= {f"{i}.{name}": dq for name, dq in penalty[1].items()}
+            if i < last:
+                x, _ = layer.forward(part, x)
+        return None if value is None else (value, dparams)
+
+    def project(self, params: Params) -> Params:
+        """Every layer's own projection."""
+        if not overrides(self, "project"):
+            return params
+        projected = (layer.project(self.part(params, i)) for i, layer in enumerate(self.layers))
+        return {f"{i}.{name}": q for i, part in enumerate(projected) for name, q in part.items()}
+
+
+def overrides(part: Parametric, method: str) -> bool:
+    """Whether a layer or cell, or one inside it, defines a method of its own instead of the default."""
+    if part.parts:
+        return any(overrides(inner, method) for inner in part.parts)
+    return getattr(type(part), method) is not getattr(Parametric, method)
+
+
+def chain(*layers: Layer) -> Chain:
+    """Layers one after the other, as one layer.
+
+    Parameters
+    ----------
+    *layers : Layer
+        Each takes as many inputs as the one before has outputs.
+
+    Returns
+    -------
+    Layer
+        Its parameters are named by position: 0.W_hat, 1.W_hat ...
+
+    Raises
+    ------
+    OptionError
+        If two neighbours do not fit.
+
+    Examples
+    --------
+    >>> import nalu_np as nn
+    >>> model = nn.chain(nn.NAC(100, 2), nn.NAC(2, 1))
+    >>> list(model.shapes())
+    ['0.W_hat', '0.M_hat', '1.W_hat', '1.M_hat']
+    """
+    return Chain(layers)
+
+
+@register
+@dataclass(frozen=True, init=False)
+class Scan(Layer):
+    """A cell applied along time; see `scan`."""
+
+    cell: Cell
+
+    def __init__(self, cell: Cell) -> None:
+        if not isinstance(cell, Cell):
+            raise OptionError(f"scan: expected a cell, got {cell!r:.200}")
+        object.__setattr__(self, "cell", cell)
+        object.__setattr__(self, "in_features", cell.in_features)
+        object.__setattr__(self, "out_features", cell.out_features)
+
+    def __repr__(self) -> str:
+        return f"scan({self.cell!r})"
+
+    def config(self) -> dict[str, Any]:
+        """The cell's options; the sizes follow from them."""
+        return {"type": "Scan", "cell": self.cell.config()}
+
+    @property
+    def parts(self) -> tuple[Parametric, ...]:
+        """The cell."""
+        return (self.cell,)
+
+    @property
+    def rank(self) -> int:
+        """Sequences, (T, B, I)."""
+        return 3
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The cell's shapes."""
+        return self.cell.shapes()
+
+    def draw(self, name: str, rng: np.random.Generator) -> NDArray[np.float64]:
+        """The cell's initial values."""
+        return self.cell.draw(name, rng)
+
+    def forward(
+        self,
+        params: Params,
+        x: Array,
+        *,
+        rng: Streams | None = None,
+        train: bool = False,
+        keep: Values | None = None,
+    ) -> tuple[Any, Vjp]:
+        """Forward through time; the vjp goes back through it and sums the parameters' gradients."""
+        xp = namespace(x, *params.values())
+        if x.shape[-3] == 0:
+            raise ShapeError(f"{self!r}: x has shape {x.shape}, but a sequence needs T >= 1 steps")
+        ys, vjps = [], []
+        state = self.cell.start(params, x[..., 0, :, :])
+        for t in range(x.shape[-3]):
+            (y, state), cell_vjp = self.cell.step(params, x[..., t, :, :], state)
+            ys.append(y)
+            vjps.append(cell_vjp)
+
+        def vjp(dy: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any]]:
+            dstate = xp.zeros_like(state)
+            dparams: dict[str, Any] = {name: xp.zeros_like(q) for name, q in params.items()}
+            dxs = []
+            for t in reversed(range(len(vjps))):
+                dx, dstep, dstate = vjps[t](dy[..., t, :, :], dstate, need_dx)
+                dparams = {name: dparams[name] + dstep[name] for name in params}
+                dxs.append(dx)
+            return (xp.stack(dxs[::-1], axis=-3) if need_dx else None), dparams
+
+        return xp.stack(ys, axis=-3), vjp
+
+    def penalty(self, params: Params, x: Array, step: int) -> tuple[Array, dict[str, Any]] | None:
+        """The cell's."""
+        return self.cell.penalty(params, x, step)
+
+    def project(self, params: Params) -> Params:
+        """The cell's."""
+        return self.cell.project(params)
+
+
+def scan(cell: Cell) -> Scan:
+    """A recurrent cell as a layer of sequences, time first: (T, B, I) -> (T, B, O).
+
+    Examples
+    --------
+    >>> import nalu_np as nn
+    >>> nn.scan(nn.Accumulator(nn.NAC(2, 1))).shapes()
+    {'W_hat': (2, 1), 'M_hat': (2, 1)}
+    """
+    return Scan(cell)
+
+
+# --- parameters as one flat vector ----------------------------------------------------------------------------
+
+
+def flatten(params: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """Named parameters (S, ...) as one vector a replica, (S, P); a copy."""
+    xp = namespace(*params.values())
+    parts = [xp.reshape(params[name], (params[name].shape[0], math.prod(s))) for name, s in shapes.items()]
+    return xp.concat(parts, axis=-1)
+
+
+def views(vector: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Named views (S, ...) into a vector (S, P); nothing is copied."""
+    xp = namespace(vector)
+    params, start = {}, 0
+    for name, shape in shapes.items():
+        stop = start + math.prod(shape)
+        params[name] = xp.reshape(vector[:, start:stop], (vector.shape[0], *shape))
+        start = stop
+    return params
+
+
+def replica(params: Params, r: int) -> dict[str, Any]:
+    """Parameters of one replica, without the leading axis.
+
+    Examples
+    --------
+    >>> import nalu_np as nn
+    >>> nn.replica(nn.NAC(2, 1).init(replicas=8), 3)["W_hat"].shape
+    (2, 1)
+    """
+    return {name: value[r, ...] for name, value in params.items()}

@@ -1,0 +1,106 @@
+"""Optimisers: pure functions on the flat vector of all parameters, (S, P).
+
+state = optimizer.init(theta)
+delta, state = optimizer.update(gradient, state, step)        # step counts from 1
+theta = theta + delta
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .backend import Array, namespace
+from .errors import OptionError
+
+State = tuple[Any, ...]
+
+
+class Optimizer(Protocol):
+    """What `fit` asks of an optimiser."""
+
+    def init(self, theta: Array) -> State: ...
+    def update(self, gradient: Array, state: State, step: int) -> tuple[Any, State]: ...
+
+
+def _positive(owner: object, name: str, value: object) -> None:
+    if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise OptionError(f"{type(owner).__name__}: {name} must be a number > 0, got {value!r}")
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Plain gradient descent.
+
+    delta = -lr g
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> nn.SGD(lr=0.5).update(np.array([[2.0]]), (), 1)
+    (array([[-1.]]), ())
+    """
+
+    lr: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _positive(self, "lr", self.lr)
+
+    def init(self, theta: Array) -> State:
+        """No state."""
+        return ()
+
+    def update(self, gradient: Array, state: State, step: int) -> tuple[Any, State]:
+        """Delta = -lr g."""
+        return -self.lr * gradient, state
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam, as in Algorithm 1 of its paper.
+
+    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2                                       [adam.1]
+    delta = -lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)                             [adam.2]
+
+    Notes
+    -----
+    eps stands outside the root and after the bias correction, as in the paper and PyTorch; TensorFlow 1 adds it
+    before the correction ("epsilon hat"), and Keras' default is 1e-7.
+
+    References
+    ----------
+    Kingma & Ba 2015, Adam: a method for stochastic optimization, Algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> adam = nn.Adam(lr=0.1)
+    >>> delta, state = adam.update(np.array([[3.0, -5.0]]), adam.init(np.zeros((1, 2))), 1)
+    >>> delta.round(6)                                  # the first step has length lr, whatever the gradient
+    array([[-0.1,  0.1]])
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _positive(self, "lr", self.lr)
+        _positive(self, "eps", self.eps)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise OptionError(f"Adam: betas must be two numbers with 0 <= beta < 1, got {self.betas!r}")
+
+    def init(self, theta: Array) -> State:
+        """Both moments are 0."""
+        zeros = namespace(theta).zeros_like
+        return zeros(theta), zeros(theta)
+
+    def update(self, gradient: Array, state: State, step: int) -> tuple[Any, State]:
+        """[adam.1] and [adam.2]; the corrections are folded into two numbers, which spares passes."""
+        b1, b2 = self.betas
+        m, v = state
+        m = b1 * m + (1 - b1) * gradient  # [adam.1]
+        v = b2 * v + (1 - b2) * (gradient * gradient)
+        root = namespace(v).sqrt(v * (1 / (1 - b2**step)))
+        return (-self.lr / (1 - b1**step)) * m / (root + self.eps), (m, v)  # [adam.2]

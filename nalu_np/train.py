@@ -1,0 +1,353 @@
+"""`fit`: many replicas of a layer trained at once, in segments of steps.
+
+Replicas never meet: each has its own initial values, its own stream of data and its own fate. A replica whose
+loss, gradient or update turns non-finite is frozen at the parameters before that step.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .backend import (
+    DATA,
+    NOISE,
+    Array,
+    Streams,
+    birthplace,
+    dtype_name,
+    from_numpy,
+    get_backend,
+    library,
+    namespace,
+    replica_numbers,
+    to_numpy,
+)
+from .errors import OptionError, ShapeError
+from .layer import Layer, flatten, views
+from .optim import Adam, Optimizer
+from .vjps import LOSSES
+
+#: A task: draws n rows, x (n, I) and y (n, O), from a generator.
+Sample = Callable[[np.random.Generator, int], tuple[NDArray[Any], NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a callback sees at the end of a segment: the step, and the segment's row of the history."""
+
+    step: int
+    steps: int
+    loss: NDArray[np.float64]
+    valid_loss: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `fit` returns; S replicas, K segments.
+
+    Attributes
+    ----------
+    params : dict
+        The last parameters, (S, ...).
+    best_params : dict
+        Each replica's parameters at the end of its best segment: the lowest validation loss, or without
+        validation the lowest training loss.
+    history : dict
+        "step" (K); "loss" (K, S), the mean training loss of the segment; "valid_loss" (K, S) at its end;
+        "penalty" (K, S) where the layer has one. NaN from where a replica diverged.
+    best : int
+        Position of the replica with the lowest loss of all.
+    diverged : array of bool
+        (S): which replicas turned non-finite, and were frozen.
+    how : dict
+        What was used: tier, backend, dtype, data.
+    """
+
+    params: dict[str, Any]
+    best_params: dict[str, Any]
+    history: dict[str, NDArray[Any]]
+    best: int
+    diverged: NDArray[np.bool_]
+    how: dict[str, str]
+
+
+def fit(
+    model: Layer,
+    x: ArrayLike | Sample,
+    y: ArrayLike | None = None,
+    *,
+    steps: int,
+    optimizer: Optimizer | None = None,
+    loss: str = "mse",
+    batch: int | None = None,
+    replicas: int | Sequence[int] = 1,
+    seed: int = 0,
+    dtype: str = "float32",
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    every: int = 1000,
+    block: int = 32,
+    callback: Callable[[Segment], object] | None = None,
+) -> Result:
+    """Train replicas of a layer.
+
+    Parameters
+    ----------
+    model : Layer
+        A layer or a chain.
+    x, y : array
+        (N, I) and (N, O), shared by all replicas, or (S, N, I) and (S, N, O). On the host; moved once.
+        Or x is a task `sample(rng, n) -> x (n, I), y (n, O)` and y is left out.
+    steps : int
+        Steps of the optimiser.
+    optimizer : Optimizer
+        `Adam()` unless given.
+    loss : str
+        "mse" or "mae".
+    batch : int, optional
+        Rows a step. None: all rows at every step. With arrays, rows are drawn with replacement from each
+        replica's own stream. A task needs it.
+    replicas : int or sequence of int
+        How many, or which ones; a replica's trajectory does not depend on the others, to the bit.
+    seed : int
+        Seed of the run: initial values and data.
+    dtype : str
+        "float32" or "float64".
+    validation : pair of arrays, optional
+        Rows by which `best_params` and `best` are chosen.
+    every : int
+        Steps a segment; records, best parameters and callbacks happen at its end.
+    block : int
+        Steps for which rows are drawn at once; part of the definition of a run.
+    callback : callable, optional
+        Called with a `Segment`; a true answer stops the training.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    OptionError, ShapeError
+        Where options or data do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> x = np.random.default_rng(0).uniform(1, 2, (200, 2))
+    >>> result = nn.fit(nn.NAC(2, 1), x, x[:, :1] - x[:, 1:], optimizer=nn.Adam(lr=0.05), steps=2000, replicas=8)
+    >>> layer, params = nn.NAC(2, 1), nn.replica(result.best_params, result.best)
+    >>> layer.values(params, x.astype("float32"))["W"].round(1).ravel().tolist()
+    [1.0, -1.0]
+    """
+    _keep_freed_memory()
+    _check_options(model, loss, steps=steps, every=every, block=block, batch=1 if batch is None else batch)
+    dtype, numbers = dtype_name(dtype), replica_numbers(replicas)
+    run = _Run(model, LOSSES[loss], Adam() if optimizer is None else optimizer, seed, numbers, dtype)
+    batches, data = _batches(x, y, batch, block, seed, numbers, dtype)
+    first = next(batches)
+    run.check(*first)
+    batches = itertools.chain([first], batches)
+    held_out = None
+    if validation is not None:
+        held_out = _rows(*validation, len(numbers), dtype)
+        run.check(*held_out)
+
+    history: dict[str, list[NDArray[Any]]] = {}
+    with np.errstate(all="ignore"):  # a replica that diverges is a result, not a storm of warnings
+        while run.step < steps:
+            record = run.segment(batches, min(every, steps - run.step), held_out)
+            for name, row in {"step": np.array(run.step), **record}.items():
+                history.setdefault(name, []).append(row)
+            segment = Segment(run.step, steps, record["loss"], record.get("valid_loss"))
+            if callback is not None and callback(segment):
+                break
+
+    return Result(
+        params=run.params,
+        best_params=views(run.best_theta, run.shapes),
+        history={name: np.stack(rows) for name, rows in history.items()},
+        best=int(np.argmin(to_numpy(run.best_loss))),
+        diverged=~to_numpy(run.alive),
+        how={"tier": "readable", "backend": get_backend(), "dtype": dtype, "data": data},
+    )
+
+
+class _Run:
+    """The state of S replicas between two steps, all of it on the device."""
+
+    def __init__(
+        self, model: Layer, loss: Any, optimizer: Optimizer, seed: int, numbers: list[int], dtype: str
+    ) -> None:
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.shapes = model.shapes()
+        self.theta = flatten(model.init(seed, numbers, dtype), self.shapes)
+        self.params = views(self.theta, self.shapes)
+        self.state = optimizer.init(self.theta)
+        self.rng = Streams(seed, numbers, NOISE)
+        self.step = 0
+        self.ones = from_numpy(np.ones(len(numbers)), dtype)
+        self.nan = self.ones * float("nan")
+        self.best_loss: Any = self.ones * float("inf")
+        self.best_theta = self.theta
+        self.alive: Any = self.ones > 0
+
+    def check(self, x: Array, y: Array) -> None:
+        """Raise ShapeError unless the model accepts x, and y is what it computes."""
+        prediction, _ = self.model(self.params, x)
+        if y.shape not in (prediction.shape, prediction.shape[1:]):
+            raise ShapeError(
+                f"fit: y has shape {y.shape}, but {self.model!r} computes {prediction.shape[1:]} "
+                f"for each replica; y needs one column an output"
+            )
+
+    def segment(
+        self, batches: Iterator[tuple[Array, Array]], steps: int, held_out: tuple[Array, Array] | None
+    ) -> dict[str, NDArray[np.float64]]:
+        """Some steps, and the record of them."""
+        xp = namespace(self.theta)
+        sums: dict[str, Any] = {}
+        for _ in range(steps):
+            for name, value in self.advance(*next(batches)).items():
+                sums[name] = sums[name] + value if name in sums else value
+        record = {name: value / steps for name, value in sums.items()}
+        if held_out is not None:
+            prediction, _ = self.model.forward(self.params, held_out[0])
+            record["valid_loss"] = xp.where(self.alive, self.loss(prediction, held_out[1])[0], self.nan)
+        chosen_by = record["loss"] if held_out is None else record["valid_loss"]
+        better = chosen_by < self.best_loss
+        self.best_loss = xp.where(better, chosen_by, self.best_loss)
+        self.best_theta = xp.where(better[:, None], self.theta, self.best_theta)
+        return {name: to_numpy(value).astype(np.float64) for name, value in record.items()}
+
+    def advance(self, x: Array, y: Array) -> dict[str, Any]:
+        """One step of every replica; its losses (S), NaN where a replica has diverged."""
+        xp = namespace(self.theta)
+        self.step += 1
+        prediction, vjp = self.model.forward(self.params, x, rng=self.rng, train=True)
+        losses, loss_vjp = self.loss(prediction, y)
+        _, dparams = vjp(loss_vjp(self.ones), need_dx=False)
+        gradient = flatten(dparams, self.shapes)
+        scalars = {"loss": losses}
+        penalty = self.model.penalty(self.params, x, self.step)
+        if penalty is not None:
+            scalars["penalty"] = penalty[0]
+            gradient = gradient + flatten(penalty[1], self.shapes)
+
+        delta, self.state = self.optimizer.update(gradient, self.state, self.step)
+        theta = self.theta + delta
+        for value in scalars.values():
+            self.alive = self.alive & xp.isfinite(value)
+        # A sum is finite only where all its terms are: one pass over the vectors instead of four.
+        self.alive = self.alive & xp.all(xp.isfinite(sum(self.state, gradient + theta)), axis=-1)
+        self.theta = xp.where(self.alive[:, None], theta, self.theta)
+        self.params = views(self.theta, self.shapes)
+        projected = self.model.project(self.params)
+        if projected is not self.params:
+            self.theta = flatten(projected, self.shapes)
+            self.params = views(self.theta, self.shapes)
+        return {name: xp.where(self.alive, value, self.nan) for name, value in scalars.items()}
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep the memory of arrays that are freed, for the next step to take again.
+
+    By default glibc gives blocks of 128 KiB back to the system at once, and each step pays for page faults:
+    measured, two thirds of its time. Freeing one large block moves that threshold, for the whole process.
+    """
+    np.empty(30 << 20, np.uint8)
+
+
+def _check_options(model: object, loss: object, **counts: object) -> None:
+    if not isinstance(model, Layer):
+        raise OptionError(f"fit: expected a layer, got {model!r:.200}")
+    if loss not in LOSSES:
+        raise OptionError(f"fit: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise OptionError(f"fit: {name} must be an integer >= 1, got {value!r}")
+
+
+# --- data -------------------------------------------------------------------------------------------------------
+
+
+def _host(name: str, value: Any, replicas: int) -> NDArray[Any]:
+    """An array of numbers on the host, checked; x or y of all rows."""
+    array = to_numpy(value) if library(value) else np.asarray(value)
+    if array.dtype.kind not in "fiu" or array.ndim < 2 or 0 in array.shape:
+        raise ShapeError(
+            f"fit: {name} must be a non-empty array of numbers, (N, features) or (S, N, features), "
+            f"got {array.dtype} {array.shape}"
+        )
+    if array.ndim == 3 and array.shape[0] != replicas:
+        raise ShapeError(f"fit: {name} has {array.shape[0]} replicas, {array.shape}, but there are {replicas}")
+    if not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][-2])
+        raise OptionError(f"fit: {name} has NaN or infinity, first in row {row}; leave such rows out")
+    return array
+
+
+def _rows(x: Any, y: Any, replicas: int, dtype: str) -> tuple[Array, Array]:
+    """Both arrays on the device."""
+    x, y = _host("x", x, replicas), _host("y", y, replicas)
+    if x.shape[-2] != y.shape[-2]:
+        raise ShapeError(f"fit: x has {x.shape[-2]} rows, but y has {y.shape[-2]}")
+    return from_numpy(x, dtype), from_numpy(y, dtype)
+
+
+def _batches(
+    x: Any, y: Any, batch: int | None, block: int, seed: int, numbers: list[int], dtype: str
+) -> tuple[Iterator[tuple[Array, Array]], str]:
+    """What each step trains on, without an end, and the name of that kind of data."""
+    if callable(x):
+        if batch is None or y is not None:
+            raise OptionError("fit: a task needs batch=, the rows a step, and brings its own y")
+        return _drawn([x] * len(numbers), batch, block, seed, numbers, dtype), "task"
+    if y is None:
+        raise OptionError("fit: y is missing; give arrays x and y, or a task sample(rng, n)")
+    rows = _rows(x, y, len(numbers), dtype)
+    if batch is None:
+        return itertools.repeat(rows), "all rows"
+    if batch > rows[0].shape[-2]:
+        raise OptionError(f"fit: batch is {batch}, but there are {rows[0].shape[-2]} rows; leave batch out")
+    x, y = (to_numpy(array) for array in rows)
+    samples = [_row_sample(x if x.ndim == 2 else x[s], y if y.ndim == 2 else y[s]) for s in range(len(numbers))]
+    return _drawn(samples, batch, block, seed, numbers, dtype), "rows drawn"
+
+
+def _row_sample(x: NDArray[Any], y: NDArray[Any]) -> Sample:
+    """A table as a task: rows drawn with replacement."""
+
+    def sample(rng: np.random.Generator, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        chosen = rng.integers(len(x), size=n)
+        return x.take(chosen, axis=0), y.take(chosen, axis=0)  # ten times as fast as x[chosen]
+
+    return sample
+
+
+def _drawn(
+    samples: list[Sample], batch: int, block: int, seed: int, numbers: list[int], dtype: str
+) -> Iterator[tuple[Array, Array]]:
+    """Rows drawn by each replica's own stream, a block of steps at a time: (block, S, B, features) at once."""
+    generators = Streams(seed, numbers, DATA).generators
+    while True:
+        drawn = [sample(rng, block * batch) for sample, rng in zip(samples, generators, strict=True)]
+        xs, ys = (_blocked(name, [pair[i] for pair in drawn], block, batch, dtype) for i, name in enumerate("xy"))
+        for t in range(block):
+            yield xs[t, ...], ys[t, ...]
+
+
+def _blocked(name: str, parts: list[NDArray[Any]], block: int, batch: int, dtype: str) -> Array:
+    host = np.empty((block, len(parts), batch, *np.shape(parts[0])[1:]), dtype)
+    for s, part in enumerate(parts):
+        if np.ndim(part) != 2 or len(part) != block * batch:
+            raise ShapeError(
+                f"fit: the task's {name} has shape {np.shape(part)}, expected ({block * batch}, features)"
+            )
+        host[:, s] = np.reshape(part, (block, batch, -1))
+    return birthplace().asarray(host)

@@ -1,0 +1,160 @@
+"""NAC, a sum with weights that rest at -1, 0 and 1, and LogNAC, the same in log space: a product of powers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backend import Array, Streams
+from ..errors import OptionError
+from ..layer import INITIALIZERS, Layer, Parametric, Params, Values, Vjp, check_choice, register
+from ..vjps import linear, log_product, nac_weight
+
+
+def check_eps(owner: object, eps: object) -> None:
+    """Raise OptionError unless eps is a positive number."""
+    if not isinstance(eps, float | int) or isinstance(eps, bool) or not 0 < eps < 1:
+        raise OptionError(f"{type(owner).__name__}: eps must be a number with 0 < eps < 1, got {eps!r}")
+
+
+@register
+@dataclass(frozen=True)
+class NAC(Layer):
+    """Neural accumulator: adds and subtracts its inputs.
+
+    y = x W,  W = tanh(W_hat) * sigma(M_hat)
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        I and O. Parameters: W_hat, M_hat (I, O).
+    initializer : str
+        "uniform" U(-2, 2), "truncated_normal" (.02), "glorot_uniform" or "madsen_johansen".
+
+    Notes
+    -----
+    Exact gradient, no kinks. |W| < 1: the weights of a sum are reached only in the limit, where the gradient
+    vanishes, and a NAC by itself cannot multiply an input by more than 1.
+
+    References
+    ----------
+    Trask et al. 2018, Neural Arithmetic Logic Units, section 2, equation (1).
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> params = {"W_hat": np.array([[20.0], [-20.0]]), "M_hat": np.array([[20.0], [20.0]])}
+    >>> y, vjp = nn.NAC(2, 1)(params, np.array([[5.0, 3.0]]))
+    >>> y.round(6)
+    array([[2.]])
+    """
+
+    _: KW_ONLY
+    initializer: str = "uniform"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "initializer", self.initializer, list(INITIALIZERS))
+
+    @classmethod
+    def examples(cls) -> Sequence[Parametric]:
+        """One of each shape that matters."""
+        return cls(2, 1), cls(3, 2, initializer="madsen_johansen")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """W_hat and M_hat, (I, O)."""
+        return dict.fromkeys(("W_hat", "M_hat"), (self.in_features, self.out_features))
+
+    def draw(self, name: str, rng: np.random.Generator) -> NDArray[np.float64]:
+        """By the chosen initialiser."""
+        return INITIALIZERS[self.initializer](rng, self._shapes[name])
+
+    def forward(
+        self,
+        params: Params,
+        x: Array,
+        *,
+        rng: Streams | None = None,
+        train: bool = False,
+        keep: Values | None = None,
+    ) -> tuple[Any, Vjp]:
+        """Y = x W."""
+        W, weight_vjp = nac_weight(params["W_hat"], params["M_hat"])  # [nac.1]
+        a, sum_vjp = linear(x, W)  # [nac.2]
+
+        def vjp(dy: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any]]:
+            dx, dW = sum_vjp(dy, need_dx)  # [nac.2*]
+            dW_hat, dM_hat = weight_vjp(dW)  # [nac.1*]
+            return dx, {"W_hat": dW_hat, "M_hat": dM_hat}
+
+        if keep is not None:
+            keep.update(W=W, a=a)
+        return a, vjp
+
+
+@register
+@dataclass(frozen=True)
+class LogNAC(NAC):
+    """NAC in log space, the complex NAC of the articles: multiplies, divides and takes roots.
+
+    y = exp(log(|x| + eps) W) = prod_i (|x_i| + eps)^W_i,  W = tanh(W_hat) * sigma(M_hat)
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        I and O. Parameters: W_hat, M_hat (I, O).
+    eps : float
+        Keeps the logarithm finite at x = 0.
+    initializer : str
+        As for NAC.
+
+    Notes
+    -----
+    Exact gradient but at the kink x = 0, where dx = 0 by convention. Blind to signs: y(x) = y(|x|) > 0. An
+    input near 0 with a negative weight makes y as large as eps^-1.
+
+    References
+    ----------
+    Trask et al. 2018, section 2, equation (2); NAC• in Madsen & Johansen 2020.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> params = {"W_hat": np.array([[20.0], [-20.0]]), "M_hat": np.array([[20.0], [20.0]])}
+    >>> y, vjp = nn.LogNAC(2, 1)(params, np.array([[6.0, 3.0]]))
+    >>> y.round(5)
+    array([[2.]])
+    """
+
+    _: KW_ONLY
+    eps: float = 1e-7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_eps(self, self.eps)
+
+    def forward(
+        self,
+        params: Params,
+        x: Array,
+        *,
+        rng: Streams | None = None,
+        train: bool = False,
+        keep: Values | None = None,
+    ) -> tuple[Any, Vjp]:
+        """Y = exp(log(|x| + eps) W)."""
+        W, weight_vjp = nac_weight(params["W_hat"], params["M_hat"])  # [lognac.1]
+        m, product_vjp = log_product(x, W, eps=self.eps)  # [lognac.2]
+
+        def vjp(dy: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any]]:
+            dx, dW = product_vjp(dy, need_dx)  # [lognac.2*]
+            dW_hat, dM_hat = weight_vjp(dW)  # [lognac.1*]
+            return dx, {"W_hat": dW_hat, "M_hat": dM_hat}
+
+        if keep is not None:
+            keep.update(W=W, m=m)
+        return m, vjp

@@ -1,0 +1,253 @@
+"""The blocks that units are made of: each returns its value and its vector-Jacobian product.
+
+    value, vjp = block(inputs)
+    dinputs = vjp(dvalue)
+
+`dq` is the gradient of the loss with respect to `q`. A vjp reads its forward pass backwards, stores nothing,
+writes nothing in place, and is linear in `dvalue`. Each block's docstring states its equations; [sum.1] is the
+tag of a forward equation and [sum.1*] of its adjoint, and the same tags stand beside the lines that compute them.
+
+Axis letters: S replicas, B batch, I inputs, O outputs. A leading S may be missing on either side of a product;
+the vjp then sums over S what broadcasting had repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .backend import Array, namespace
+
+
+class DataVjp(Protocol):
+    """Vjp of a block with data and weights: (dx, dweights); `need_dx=False` skips dx and gives None."""
+
+    def __call__(self, dy: Array, need_dx: bool = True, /) -> tuple[Any, Any]: ...
+
+
+PairVjp = Callable[[Array], tuple[Any, Any]]
+Elementwise = Callable[[Array], tuple[Any, Callable[[Array], Any]]]
+
+
+def unbroadcast(dq: Array, q: Array) -> Array:
+    """Sum a gradient over the axes along which broadcasting has repeated `q`, back to the shape of `q`."""
+    if dq.shape == q.shape:
+        return dq
+    xp = namespace(dq)
+    for _ in range(dq.ndim - q.ndim):
+        dq = xp.sum(dq, axis=0)
+    for axis, size in enumerate(q.shape):
+        if size == 1 and dq.shape[axis] != 1:
+            dq = xp.sum(dq, axis=axis, keepdims=True)
+    return dq
+
+
+def sigmoid(x: Array) -> Any:
+    """sigma(x) = 1 / (1 + exp(-x)), without overflow: below x = -80 it stays at sigma(-80), about 2e-35."""
+    xp = namespace(x)
+    return 1 / (1 + xp.exp(xp.minimum(-x, 80.0)))
+
+
+def nac_weight(W_hat: Array, M_hat: Array) -> tuple[Any, PairVjp]:
+    """Weights that rest at -1, 0 and 1 (Trask et al. 2018, section 2).
+
+    t = tanh(W_hat),  s = sigma(M_hat),  W = t s                                          [weight.1]
+    dW_hat = dW (1 - t^2) s                                                               [weight.1*]
+    dM_hat = dW t s (1 - s)                                                               [weight.2*]
+    """
+    t, s = namespace(W_hat, M_hat).tanh(W_hat), sigmoid(M_hat)
+    W = t * s  # [weight.1]
+
+    def vjp(dW: Array) -> tuple[Any, Any]:
+        return dW * (1 - t * t) * s, dW * W * (1 - s)  # [weight.1*] [weight.2*]
+
+    return W, vjp
+
+
+def linear(x: Array, W: Array) -> tuple[Any, DataVjp]:
+    """A sum of weighted inputs, without a bias.
+
+    a = x W                                                                               [sum.1]
+    dW = x^T da                                                                           [sum.1*]
+    dx = da W^T                                                                           [sum.2*]
+    """
+    a = x @ W  # [sum.1]
+
+    def vjp(da: Array, need_dx: bool = True) -> tuple[Any, Any]:
+        dW = unbroadcast(x.mT @ da, W)  # [sum.1*]
+        return (unbroadcast(da @ W.mT, x) if need_dx else None), dW  # [sum.2*]
+
+    return a, vjp
+
+
+def log_product(x: Array, W: Array, *, eps: float) -> tuple[Any, DataVjp]:
+    """A product of powers, computed in log space: m_o = prod_i (|x_i| + eps)^W_io. It is blind to signs.
+
+    l = log(|x| + eps),  p = l W,  m = exp(p)                                             [product.1]
+    dp = dm m                                                                             [product.1*]
+    dW = l^T dp                                                                           [product.2*]
+    dx = (dp W^T) sign(x) / (|x| + eps);  at the kink x = 0: sign(0) = 0                  [product.3*]
+    """
+    xp = namespace(x, W)
+    r = xp.abs(x) + eps
+    l = xp.log(r)  # noqa: E741  (the derivation's letter)
+    m = xp.exp(l @ W)  # [product.1]
+
+    def vjp(dm: Array, need_dx: bool = True) -> tuple[Any, Any]:
+        dp = dm * m  # [product.1*]
+        dW = unbroadcast(l.mT @ dp, W)  # [product.2*]
+        return (unbroadcast((dp @ W.mT) * xp.sign(x) / r, x) if need_dx else None), dW  # [product.3*]
+
+    return m, vjp
+
+
+def gate(x: Array, G: Array) -> tuple[Any, DataVjp]:
+    """A choice between 0 and 1 that depends on the input, without a bias.
+
+    z = x G,  g = sigma(z)                                                                [gate.1]
+    dz = dg g (1 - g)                                                                     [gate.1*]
+    dG = x^T dz                                                                           [gate.2*]
+    dx = dz G^T                                                                           [gate.3*]
+    """
+    z, linear_vjp = linear(x, G)
+    g = sigmoid(z)  # [gate.1]
+
+    def vjp(dg: Array, need_dx: bool = True) -> tuple[Any, Any]:
+        return linear_vjp(dg * g * (1 - g), need_dx)  # [gate.1*] then [gate.2*] [gate.3*]
+
+    return g, vjp
+
+
+def abs_gate(x: Array, G: Array) -> tuple[Any, DataVjp]:
+    """The gate of |x|: flipping the sign of the input does not swap the paths.
+
+    g = sigma(|x| G)                                                                      [gate.2]
+    dx = (dz G^T) sign(x);  at the kink x = 0: sign(0) = 0                                [gate.4*]
+    """
+    xp = namespace(x, G)
+    g, gate_vjp = gate(xp.abs(x), G)  # [gate.2]
+
+    def vjp(dg: Array, need_dx: bool = True) -> tuple[Any, Any]:
+        dr, dG = gate_vjp(dg, need_dx)
+        return (dr * xp.sign(x) if need_dx else None), dG  # [gate.4*]
+
+    return g, vjp
+
+
+def independent_gate(x: Array, G: Array) -> tuple[Any, DataVjp]:
+    """A gate without input: one number an output, the same for every row.
+
+    g_o = sigma(G_o)                                                                      [gate.3]
+    dG = dg g (1 - g),  dx = 0;  dg comes summed over the batch                           [gate.5*]
+    """
+    xp = namespace(x, G)
+    g = sigmoid(G)[..., None, :]  # [gate.3], (O) -> (1, O)
+
+    def vjp(dg: Array, need_dx: bool = True) -> tuple[Any, Any]:
+        return (xp.zeros_like(x) if need_dx else None), (dg * g * (1 - g))[..., 0, :]  # [gate.5*]
+
+    return g, vjp
+
+
+def mix(g: Array, a: Array, m: Array) -> tuple[Any, Callable[[Array], tuple[Any, Any, Any]]]:
+    """The gate's mixture of two paths; g may be (B, 1), one choice for all outputs of a row.
+
+    y = g a + (1 - g) m                                                                   [mix.1]
+    dg = dy (a - m),  da = dy g,  dm = dy (1 - g)                                         [mix.1*]
+    """
+    d = a - m
+    y = m + g * d  # [mix.1]
+
+    def vjp(dy: Array) -> tuple[Any, Any, Any]:
+        da = dy * g
+        return unbroadcast(dy * d, g), da, dy - da  # [mix.1*]
+
+    return y, vjp
+
+
+def identity(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = z."""
+    return z, lambda dy: dy
+
+
+def relu(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = max(z, 0);  dz = dy [z > 0], so that the kink z = 0 has slope 0."""
+    xp = namespace(z)
+    return xp.maximum(z, 0.0), lambda dy: xp.where(z > 0, dy, xp.zeros_like(z))
+
+
+def relu6(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = min(max(z, 0), 6);  dz = dy [0 < z < 6], so that both kinks have slope 0."""
+    xp = namespace(z)
+    inside = (z > 0) & (z < 6)
+    return xp.minimum(xp.maximum(z, 0.0), 6.0), lambda dy: xp.where(inside, dy, xp.zeros_like(z))
+
+
+def tanh(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = tanh(z);  dz = dy (1 - y^2)."""
+    y = namespace(z).tanh(z)
+    return y, lambda dy: dy * (1 - y * y)
+
+
+def logistic(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = sigma(z);  dz = dy y (1 - y)."""
+    y = sigmoid(z)
+    return y, lambda dy: dy * y * (1 - y)
+
+
+ACTIVATIONS: dict[str, Elementwise] = {
+    "identity": identity,
+    "relu": relu,
+    "relu6": relu6,
+    "tanh": tanh,
+    "sigmoid": logistic,
+}
+
+
+def _mean(x: Array) -> Any:
+    """Mean over every axis but the replicas', (S, ...) -> (S).
+
+    One axis after the other: a sum over two axes at once has bits that depend on how many replicas there are.
+    """
+    xp = namespace(x)
+    while x.ndim > 1:
+        x = xp.mean(x, axis=1)
+    return x
+
+
+def _share(dloss: Array, y: Array) -> Any:
+    """Each entry's share of dloss in a mean, (S) -> (S, 1, ..., 1)."""
+    size = 1
+    for length in y.shape[1:]:
+        size *= length
+    return (dloss / size)[(...,) + (None,) * (y.ndim - 1)]
+
+
+def mse(y: Array, target: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """Mean squared error of each replica, (S, B, O) -> (S).
+
+    L = mean((y - target)^2),  dy = dL 2 (y - target) / (B O)                             [mse.1] [mse.1*]
+    """
+    d = y - target
+
+    def vjp(dloss: Array) -> Any:
+        return d * _share(2 * dloss, y)  # [mse.1*]
+
+    return _mean(d * d), vjp  # [mse.1]
+
+
+def mae(y: Array, target: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """Mean absolute error of each replica, (S, B, O) -> (S).
+
+    L = mean(|y - target|),  dy = dL sign(y - target) / (B O);  at the kink sign(0) = 0   [mae.1] [mae.1*]
+    """
+    xp = namespace(y, target)
+    d = y - target
+
+    def vjp(dloss: Array) -> Any:
+        return xp.sign(d) * _share(dloss, y)  # [mae.1*]
+
+    return _mean(xp.abs(d)), vjp  # [mae.1]
+
+
+LOSSES = {"mse": mse, "mae": mae}
