@@ -1,6 +1,7 @@
 """Neural arithmetic units from scratch on NumPy and CuPy, every gradient derived by hand."""
 
 from .backend import get_backend, to_numpy, use_backend
+from .checks import Report, check_layer, gradcheck
 from .layer import Cell, Layer, chain, replica, scan
 from .layers import Accumulator, Dense
 from .optim import SGD, Adam
@@ -19,11 +20,14 @@ __all__ = [
     "Dense",
     "Layer",
     "LogNAC",
+    "Report",
     "Result",
     "Segment",
     "chain",
+    "check_layer",
     "fit",
     "get_backend",
+    "gradcheck",
     "replica",
     "scan",
     "to_numpy",

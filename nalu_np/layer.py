@@ -107,7 +107,7 @@ def check_choice(owner: object, name: str, value: object, choices: Sequence[str]
         raise OptionError(f"{type(owner).__name__}: {name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Parametric:
     """Named parameters: their shapes, how they are drawn, and the options that rebuild the object.
 
@@ -121,6 +121,14 @@ class Parametric:
     def draw(self, name: str, rng: np.random.Generator) -> NDArray[np.float64]:
         """Initial values of one parameter of one replica."""
         raise NotImplementedError(f"{type(self).__name__} must define draw(name, rng)")
+
+    def __repr__(self) -> str:
+        fields = dataclasses.fields(self)
+        given = [repr(getattr(self, f.name)) for f in fields if not f.kw_only]
+        given += [
+            f"{f.name}={value!r}" for f in fields if f.kw_only and (value := getattr(self, f.name)) != f.default
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     @classmethod
     def examples(cls) -> Sequence[Parametric]:
@@ -191,7 +199,7 @@ class Parametric:
         return config
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layer(Parametric):
     """A pure function of parameters and data. Units subclass it; so can you.
 
@@ -343,7 +351,7 @@ def check_shapes(layer: Parametric, params: Params) -> None:
         raise ShapeError(f"{layer!r}: the parameters disagree about the number of replicas: {counts}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cell(Parametric):
     """One step of a recurrence: `step(params, x, state) -> (y, state), vjp`."""
 
@@ -403,7 +411,7 @@ def from_config(config: object, registry: Mapping[str, type[Parametric]]) -> Par
 
 
 @register
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Chain(Layer):
     """Layers one after the other; see `chain`."""
 
@@ -542,7 +550,7 @@ def chain(*layers: Layer) -> Chain:
 
 
 @register
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Scan(Layer):
     """A cell applied along time; see `scan`."""
 

@@ -16,7 +16,7 @@ from ..vjps import ACTIVATIONS, linear, unbroadcast
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dense(Layer):
     """An affine map and an activation.
 

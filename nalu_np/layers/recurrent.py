@@ -46,6 +46,11 @@ class Accumulator(Cell):
     def __repr__(self) -> str:
         return f"Accumulator({self.layer!r})"
 
+    @classmethod
+    def examples(cls) -> Sequence[Parametric]:
+        """A running sum of a small dense layer."""
+        return (cls(Dense(3, 2, activation="tanh")),)
+
     def config(self) -> dict[str, Any]:
         """The layer's options; the sizes follow from them."""
         return {"type": "Accumulator", "layer": self.layer.config()}

@@ -200,7 +200,7 @@ def _rows(who: str, text: str) -> list[tuple[int, list[str]]]:
     reader = csv.reader(text_lines, strict=True, skipinitialspace=True)
     try:
         for row in reader:
-            if any(row):
+            if any(map(str.strip, row)):
                 rows.append((start, row))
             start = reader.line_num + 1
     except csv.Error as error:
@@ -249,7 +249,8 @@ def _numbers(who: str, name: str, lines: Sequence[int], cells: Sequence[str]) ->
     elif math.isinf(numbers[first]):
         problem = f"{_quoted(cells[first])} is not a finite number"
     elif first in commas:
-        problem, cure = f"{_quoted(cells[first])} holds a comma", "write numbers as 1.5 or 1000"
-    also = f" (also wrong: line {_listed([lines[at] for at in others], 4)})" if others else ""
+        problem, cure = f"{_quoted(cells[first])} holds a comma", "write numbers as 1.5 and 1000"
+    plural = "s" if len(others) > 1 else ""
+    also = f" (also wrong: line{plural} {_listed([lines[at] for at in others], 4)})" if others else ""
     cure += " or leave the column out with --features"
     raise TableError(f"{who}: line {lines[first]}, column {_quoted(name)}: {problem}{also}; {cure}")

@@ -22,7 +22,7 @@ def check_eps(owner: object, eps: object) -> None:
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NAC(Layer):
     """Neural accumulator: adds and subtracts its inputs.
 
@@ -97,7 +97,7 @@ class NAC(Layer):
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogNAC(NAC):
     """NAC in log space, the complex NAC of the articles: multiplies, divides and takes roots.
 
@@ -136,6 +136,11 @@ class LogNAC(NAC):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_eps(self, self.eps)
+
+    @classmethod
+    def examples(cls) -> Sequence[Parametric]:
+        """An eps that counts, and the default."""
+        return cls(2, 1), cls(3, 2, eps=0.01)
 
     def forward(
         self,

@@ -20,7 +20,7 @@ GATES = {"matrix": gate, "scalar": gate, "abs": abs_gate, "independent": indepen
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NALU(Layer):
     """Neural arithmetic logic unit: adds, subtracts, multiplies, divides or takes roots, as its gate decides.
 
@@ -78,8 +78,10 @@ class NALU(Layer):
 
     @classmethod
     def examples(cls) -> Sequence[Parametric]:
-        """Every gate, tied and not."""
-        return tuple(cls(3, 2, gate=kind, tied=tied) for kind, tied in product(GATES, (True, False)))
+        """Every gate, tied and not, with an eps that counts; the first is the default."""
+        return cls(3, 2), *(
+            cls(3, 2, gate=kind, tied=tied, eps=0.01) for kind, tied in product(GATES, (True, False))
+        )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The weights, (I, O), and G."""
