@@ -464,7 +464,7 @@ class _Case:
 
 
 def registered_layers() -> list[Layer]:
-    """Small instances of every registered layer with every option, chained and in time: what `check` goes through."""
+    """Small instances of every registered layer, with every option, in chains and along time."""
     examples = [list(cls.examples()) for cls in REGISTRY.values()]
     layers = [example for group in examples for example in group if isinstance(example, Layer)]
     firsts = [group[0] for group in examples if group]

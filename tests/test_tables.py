@@ -180,13 +180,9 @@ def test_a_missing_column_gets_the_near_names_first():
     assert str(caught.value) == (
         "t.csv: there is no column 'mas'; did you mean 'mass' or 'masse'? choose among 'mass', 'masse', 'a'"
     )
-    with pytest.raises(
-        TableError, match=r"^t\.csv: there is no column 'zz'; choose among 'a', 'masse', 'mass'$"
-    ):
+    with pytest.raises(TableError, match=r"^t\.csv: there is no column 'zz'; choose among 'a', 'masse', 'mass'$"):
         table.columns(["zz"])
-    with pytest.raises(
-        TableError, match=r"'label' was left out, .* number; choose among 'a', 'masse', 'mass'$"
-    ):
+    with pytest.raises(TableError, match=r"'label' was left out, .* number; choose among 'a', 'masse', 'mass'$"):
         table.columns(["label"])
 
 
@@ -274,16 +270,16 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, content, words):
         (["1", "1_000"], "line 3, column 'y': '1_000' is not a number;"),
         (["1", "0x1F"], "line 3, column 'y': '0x1F' is not a number;"),
         (["1", "٣"], "line 3, column 'y': '٣' is not a number;"),
-        (["1", "1,5"], "line 3, column 'y': '1,5' holds a comma; write numbers as 1.5 or 1000 or leave"),
+        (["1", "1,5"], "line 3, column 'y': '1,5' holds a comma; write numbers as 1.5 and 1000 or leave"),
         (["1", "1,234.5"], "line 3, column 'y': '1,234.5' holds a comma;"),
         (["1", "x,5"], "line 3, column 'y': 'x,5' is not a number;"),
         (["1,5", "2,5"], "line 2, column 'y': '1,5' holds a comma (also wrong: line 3); write"),
         (["n/a", "2,5"], "line 3, column 'y': '2,5' holds a comma; write"),
-        (["", "1", "x", "1,5"], "line 2, column 'y': the cell is blank (also wrong: line 4, 5); fill it in"),
-        (["x"] * 5 + ["1"], "column 'y': 'x' is not a number (also wrong: line 3, 4, 5, 6); correct"),
+        (["", "1", "x", "1,5"], "line 2, column 'y': the cell is blank (also wrong: lines 4, 5); fill it in"),
+        (["x"] * 5 + ["1"], "column 'y': 'x' is not a number (also wrong: lines 3, 4, 5, 6); correct"),
         (
             ["x"] * 9 + ["1"],
-            "column 'y': 'x' is not a number (also wrong: line 3, 4, 5, 6 and 4 more); correct",
+            "column 'y': 'x' is not a number (also wrong: lines 3, 4, 5, 6 and 4 more); correct",
         ),
         (["1", "z" * 41], f"line 3, column 'y': '{'z' * 39}…' is not a number;"),
     ],

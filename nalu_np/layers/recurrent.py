@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from ..backend import Array, namespace
 from ..errors import OptionError
 from ..layer import Cell, CellVjp, Layer, Parametric, Params, register
+from .dense import Dense
 
 
 @register
