@@ -5,6 +5,7 @@ from .checks import Report, check_layer, gradcheck
 from .layer import Cell, Layer, chain, replica, scan
 from .layers import Accumulator, Dense
 from .optim import SGD, Adam
+from .readout import Formula, formula
 from .train import Result, Segment, fit
 from .units import NAC, NALU, LogNAC
 
@@ -18,6 +19,7 @@ __all__ = [
     "Adam",
     "Cell",
     "Dense",
+    "Formula",
     "Layer",
     "LogNAC",
     "Report",
@@ -26,6 +28,7 @@ __all__ = [
     "chain",
     "check_layer",
     "fit",
+    "formula",
     "get_backend",
     "gradcheck",
     "replica",

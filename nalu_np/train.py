@@ -33,7 +33,7 @@ from .layer import Layer, flatten, views
 from .optim import Adam, Optimizer
 from .vjps import LOSSES
 
-#: A task: draws n rows, x (n, I) and y (n, O), from a generator.
+#: A task: draws n rows, x (n, I) and y (n, O), from a generator; for sequences x (T, n, I) and y (T, n, O).
 Sample = Callable[[np.random.Generator, int], tuple[NDArray[Any], NDArray[Any]]]
 
 
@@ -102,6 +102,7 @@ def fit(
         A layer or a chain.
     x, y : array
         (N, I) and (N, O), shared by all replicas, or (S, N, I) and (S, N, O). On the host; moved once.
+        For layers of sequences (T, N, I) and (T, N, O), likewise.
         Or x is a task `sample(rng, n) -> x (n, I), y (n, O)` and y is left out.
     steps : int
         Steps of the optimiser.
@@ -149,17 +150,20 @@ def fit(
     _check_options(model, loss, steps=steps, every=every, block=block, batch=1 if batch is None else batch)
     dtype, numbers = dtype_name(dtype), replica_numbers(replicas)
     run = _Run(model, LOSSES[loss], Adam() if optimizer is None else optimizer, seed, numbers, dtype)
-    batches, data = _batches(x, y, batch, block, seed, numbers, dtype)
-    first = next(batches)
-    run.check(*first)
-    batches = itertools.chain([first], batches)
+    batches, data = _batches(x, y, batch, block, seed, model.rank, numbers, dtype)
     held_out = None
     if validation is not None:
-        held_out = _rows(*validation, len(numbers), dtype)
-        run.check(*held_out)
+        if not isinstance(validation, tuple | list) or len(validation) != 2:
+            raise OptionError(f"fit: validation must be a pair (x, y), got {type(validation).__name__}")
+        held_out = _rows(*validation, model.rank, len(numbers), dtype)
 
     history: dict[str, list[NDArray[Any]]] = {}
     with np.errstate(all="ignore"):  # a replica that diverges is a result, not a storm of warnings
+        first = next(batches)
+        run.check(*first)
+        batches = itertools.chain([first], batches)
+        if held_out is not None:
+            run.check(*held_out)
         while run.step < steps:
             record = run.segment(batches, min(every, steps - run.step), held_out)
             for name, row in {"step": np.array(run.step), **record}.items():
@@ -245,11 +249,13 @@ class _Run:
             self.alive = self.alive & xp.isfinite(value)
         # A sum is finite only where all its terms are: one pass over the vectors instead of four.
         self.alive = self.alive & xp.all(xp.isfinite(sum(self.state, gradient + theta)), axis=-1)
-        self.theta = xp.where(self.alive[:, None], theta, self.theta)
+        before, self.theta = self.theta, xp.where(self.alive[:, None], theta, self.theta)
         self.params = views(self.theta, self.shapes)
         projected = self.model.project(self.params)
         if projected is not self.params:
-            self.theta = flatten(projected, self.shapes)
+            theta = flatten(projected, self.shapes)
+            self.alive = self.alive & xp.all(xp.isfinite(theta), axis=-1)
+            self.theta = xp.where(self.alive[:, None], theta, before)  # what is frozen is not projected either
             self.params = views(self.theta, self.shapes)
         return {name: xp.where(self.alive, value, self.nan) for name, value in scalars.items()}
 
@@ -276,78 +282,94 @@ def _check_options(model: object, loss: object, **counts: object) -> None:
 # --- data -------------------------------------------------------------------------------------------------------
 
 
-def _host(name: str, value: Any, replicas: int) -> NDArray[Any]:
-    """An array of numbers on the host, checked; x or y of all rows."""
+def _host(name: str, value: Any, rank: int, replicas: int, dtype: str) -> NDArray[Any]:
+    """An array of numbers on the host, checked and converted; x or y of all rows."""
     array = to_numpy(value) if library(value) else np.asarray(value)
-    if array.dtype.kind not in "fiu" or array.ndim < 2 or 0 in array.shape:
+    axes = {2: "N", 3: "T, N"}[rank]
+    if array.dtype.kind not in "fiu" or array.ndim not in (rank, rank + 1) or 0 in array.shape:
         raise ShapeError(
-            f"fit: {name} must be a non-empty array of numbers, (N, features) or (S, N, features), "
+            f"fit: {name} must be a non-empty array of numbers, ({axes}, features) or (S, {axes}, features), "
             f"got {array.dtype} {array.shape}"
         )
-    if array.ndim == 3 and array.shape[0] != replicas:
+    if array.ndim > rank and array.shape[0] != replicas:
         raise ShapeError(f"fit: {name} has {array.shape[0]} replicas, {array.shape}, but there are {replicas}")
+    with np.errstate(over="ignore"):  # 1e39 becomes infinite in float32, and is refused as such
+        array = array.astype(dtype)
     if not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][-2])
-        raise OptionError(f"fit: {name} has NaN or infinity, first in row {row}; leave such rows out")
+        raise OptionError(
+            f"fit: {name} has NaN or infinity in {dtype}, first in row {row}; leave such rows out, or scale {name}"
+        )
     return array
 
 
-def _rows(x: Any, y: Any, replicas: int, dtype: str) -> tuple[Array, Array]:
+def _rows(x: Any, y: Any, rank: int, replicas: int, dtype: str) -> tuple[Array, Array]:
     """Both arrays on the device."""
-    x, y = _host("x", x, replicas), _host("y", y, replicas)
+    x, y = _host("x", x, rank, replicas, dtype), _host("y", y, rank, replicas, dtype)
     if x.shape[-2] != y.shape[-2]:
         raise ShapeError(f"fit: x has {x.shape[-2]} rows, but y has {y.shape[-2]}")
     return from_numpy(x, dtype), from_numpy(y, dtype)
 
 
 def _batches(
-    x: Any, y: Any, batch: int | None, block: int, seed: int, numbers: list[int], dtype: str
+    x: Any, y: Any, batch: int | None, block: int, seed: int, rank: int, numbers: list[int], dtype: str
 ) -> tuple[Iterator[tuple[Array, Array]], str]:
     """What each step trains on, without an end, and the name of that kind of data."""
     if callable(x):
         if batch is None or y is not None:
             raise OptionError("fit: a task needs batch=, the rows a step, and brings its own y")
-        return _drawn([x] * len(numbers), batch, block, seed, numbers, dtype), "task"
+        return _drawn([x] * len(numbers), batch, block, seed, rank, numbers, dtype), "task"
     if y is None:
         raise OptionError("fit: y is missing; give arrays x and y, or a task sample(rng, n)")
-    rows = _rows(x, y, len(numbers), dtype)
+    rows = _rows(x, y, rank, len(numbers), dtype)
     if batch is None:
         return itertools.repeat(rows), "all rows"
     if batch > rows[0].shape[-2]:
         raise OptionError(f"fit: batch is {batch}, but there are {rows[0].shape[-2]} rows; leave batch out")
     x, y = (to_numpy(array) for array in rows)
-    samples = [_row_sample(x if x.ndim == 2 else x[s], y if y.ndim == 2 else y[s]) for s in range(len(numbers))]
-    return _drawn(samples, batch, block, seed, numbers, dtype), "rows drawn"
+    samples = [
+        _row_sample(x if x.ndim == rank else x[s], y if y.ndim == rank else y[s]) for s in range(len(numbers))
+    ]
+    return _drawn(samples, batch, block, seed, rank, numbers, dtype), "rows drawn"
 
 
 def _row_sample(x: NDArray[Any], y: NDArray[Any]) -> Sample:
     """A table as a task: rows drawn with replacement."""
 
     def sample(rng: np.random.Generator, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        chosen = rng.integers(len(x), size=n)
-        return x.take(chosen, axis=0), y.take(chosen, axis=0)  # ten times as fast as x[chosen]
+        chosen = rng.integers(x.shape[-2], size=n)
+        return x.take(chosen, axis=-2), y.take(chosen, axis=-2)  # ten times as fast as x[chosen]
 
     return sample
 
 
 def _drawn(
-    samples: list[Sample], batch: int, block: int, seed: int, numbers: list[int], dtype: str
+    samples: list[Sample], batch: int, block: int, seed: int, rank: int, numbers: list[int], dtype: str
 ) -> Iterator[tuple[Array, Array]]:
     """Rows drawn by each replica's own stream, a block of steps at a time: (block, S, B, features) at once."""
     generators = Streams(seed, numbers, DATA).generators
     while True:
         drawn = [sample(rng, block * batch) for sample, rng in zip(samples, generators, strict=True)]
-        xs, ys = (_blocked(name, [pair[i] for pair in drawn], block, batch, dtype) for i, name in enumerate("xy"))
+        xs, ys = (
+            _blocked(name, [pair[i] for pair in drawn], block, batch, rank, dtype) for i, name in enumerate("xy")
+        )
         for t in range(block):
             yield xs[t, ...], ys[t, ...]
 
 
-def _blocked(name: str, parts: list[NDArray[Any]], block: int, batch: int, dtype: str) -> Array:
-    host = np.empty((block, len(parts), batch, *np.shape(parts[0])[1:]), dtype)
-    for s, part in enumerate(parts):
-        if np.ndim(part) != 2 or len(part) != block * batch:
+def _blocked(name: str, parts: list[NDArray[Any]], block: int, batch: int, rank: int, dtype: str) -> Array:
+    """What each replica drew for a block of steps, as one array: (block, S, B, features) or with T before B."""
+    shape = np.shape(parts[0])
+    for part in parts:
+        found = np.shape(part)
+        if len(found) != rank or found[-2] != block * batch or found != shape:
+            time = "T, " * (rank - 2)
             raise ShapeError(
-                f"fit: the task's {name} has shape {np.shape(part)}, expected ({block * batch}, features)"
+                f"fit: the task's {name} has shape {found}, expected ({time}{block * batch}, features), "
+                f"the same for all replicas"
             )
-        host[:, s] = np.reshape(part, (block, batch, -1))
+    lead, features = shape[:-2], shape[-1]
+    host = np.empty((block, len(parts), *lead, batch, features), dtype)
+    for s, part in enumerate(parts):
+        host[:, s] = np.moveaxis(np.reshape(part, (*lead, block, batch, features)), -3, 0)
     return birthplace().asarray(host)

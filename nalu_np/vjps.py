@@ -13,6 +13,7 @@ the vjp then sums over S what broadcasting had repeated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -204,23 +205,25 @@ ACTIVATIONS: dict[str, Elementwise] = {
 }
 
 
+def _size(y: Array) -> int:
+    """Entries of one replica."""
+    return math.prod(y.shape[1:])
+
+
 def _mean(x: Array) -> Any:
     """Mean over every axis but the replicas', (S, ...) -> (S).
 
     One axis after the other: a sum over two axes at once has bits that depend on how many replicas there are.
     """
-    xp = namespace(x)
+    xp, size = namespace(x), _size(x)
     while x.ndim > 1:
-        x = xp.mean(x, axis=1)
-    return x
+        x = xp.sum(x, axis=1)
+    return x / size
 
 
-def _share(dloss: Array, y: Array) -> Any:
-    """Each entry's share of dloss in a mean, (S) -> (S, 1, ..., 1)."""
-    size = 1
-    for length in y.shape[1:]:
-        size *= length
-    return (dloss / size)[(...,) + (None,) * (y.ndim - 1)]
+def _spread(dloss: Array, y: Array) -> Any:
+    """Each entry's part in a mean, (S) -> (S, 1, ..., 1)."""
+    return (dloss / _size(y))[(...,) + (None,) * (y.ndim - 1)]
 
 
 def mse(y: Array, target: Array) -> tuple[Any, Callable[[Array], Any]]:
@@ -231,7 +234,7 @@ def mse(y: Array, target: Array) -> tuple[Any, Callable[[Array], Any]]:
     d = y - target
 
     def vjp(dloss: Array) -> Any:
-        return d * _share(2 * dloss, y)  # [mse.1*]
+        return d * _spread(2 * dloss, y)  # [mse.1*]
 
     return _mean(d * d), vjp  # [mse.1]
 
@@ -245,7 +248,7 @@ def mae(y: Array, target: Array) -> tuple[Any, Callable[[Array], Any]]:
     d = y - target
 
     def vjp(dloss: Array) -> Any:
-        return xp.sign(d) * _share(dloss, y)  # [mae.1*]
+        return xp.sign(d) * _spread(dloss, y)  # [mae.1*]
 
     return _mean(xp.abs(d)), vjp  # [mae.1]
 

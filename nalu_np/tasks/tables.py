@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nalu_np.errors import TableError
+from ..errors import TableError
 
 MOST_COLUMNS = 1000
 
@@ -36,11 +36,14 @@ class Table:
         The names of the columns without a single number.
     lines
         The line of the file on which each row starts; the first line is 1.
+    labels
+        A name for each row: its cell in the first column without a number and without a blank; else its line.
 
     Examples
     --------
     >>> import numpy as np
-    >>> table = Table("laws.csv", ("mass", "y"), np.array([[1.0, 2.0], [3.0, 6.0]]), ("label",), (2, 3))
+    >>> values = np.array([[1.0, 2.0], [3.0, 6.0]])
+    >>> table = Table("laws.csv", ("mass", "y"), values, ("label",), (2, 3), ("light", "heavy"))
     >>> table.columns(["y"])
     array([[2.],
            [6.]])
@@ -51,6 +54,7 @@ class Table:
     values: NDArray[np.float64]
     left_out: tuple[str, ...]
     lines: tuple[int, ...]
+    labels: tuple[str, ...]
 
     def columns(self, names: Sequence[str]) -> NDArray[np.float64]:
         """Return the columns of these names, in this order, as a new array ``(rows, len(names))``."""
@@ -87,8 +91,8 @@ def read_table(path: str | os.PathLike[str], *, only: Sequence[str] | None = Non
     ...     path = pathlib.Path(folder, "laws.csv")
     ...     _ = path.write_text("mass,label,y\n1,light,2\n3,heavy,6\n", encoding="utf-8")
     ...     table = read_table(path)
-    >>> table.names, table.left_out, table.lines
-    (('mass', 'y'), ('label',), (2, 3))
+    >>> table.names, table.left_out, table.lines, table.labels
+    (('mass', 'y'), ('label',), (2, 3), ('light', 'heavy'))
     >>> table.values
     array([[1., 2.],
            [3., 6.]])
@@ -124,7 +128,10 @@ def read_table(path: str | os.PathLike[str], *, only: Sequence[str] | None = Non
             numeric[name] = numbers
     if not numeric:
         raise TableError(f"{who}: a column of numbers was expected, but there is none; is it the right file?")
-    table = Table(path, tuple(numeric), np.column_stack([*numeric.values()]), tuple(left_out), lines)
+    values = np.column_stack([*numeric.values()])
+    table = Table(
+        path, tuple(numeric), values, tuple(left_out), lines, _labels(header, lines, [row for _, row in rows])
+    )
     table.columns(only or ())  # a column that was asked for must not be left out
     return table
 
@@ -220,6 +227,14 @@ def _check_header(who: str, header: Sequence[str], rows: int) -> None:
         raise TableError(f"{who}: {problem}; put a line of column names above it")
     if not rows:
         raise TableError(f"{who}: rows of numbers were expected, but there is only a header; add them below it")
+
+
+def _labels(header: Sequence[str], lines: Sequence[int], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    for at, _ in enumerate(header):
+        cells = [row[at].strip() for row in rows]
+        if all(cell and math.isnan(_number(cell)) for cell in cells):
+            return tuple(cells)
+    return tuple(f"line {line}" for line in lines)
 
 
 def _number(cell: str) -> float:

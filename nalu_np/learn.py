@@ -1,0 +1,411 @@
+"""Learning a law from a table: train many seeds, choose one, read its formula, and say how far to trust it.
+
+Rows that training does not use decide. Where there are 20 or more, a fifth is held out; below that each row is
+left out once, and the formula that was learned without it is held against it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backend import SPLIT, Streams, from_numpy, to_numpy
+from .errors import TableError
+from .layer import Layer, chain, replica
+from .optim import Adam
+from .readout import EXACT, Formula, formula, relative_error
+from .tasks.tables import Table, printable
+from .train import Result, Segment, fit
+from .units import NAC, NALU, LogNAC
+
+Host = NDArray[np.float64]
+
+UNITS: dict[str, type[Layer]] = {"nalu": NALU, "nac": NAC, "lognac": LogNAC}
+
+#: Below this number of rows none is held out: each is left out once instead.
+FEW_ROWS = 20
+
+#: Above this error, relative to the target's standard deviation, a formula comes with a warning.
+GOOD = 0.01
+
+#: A gate this far from its branch takes part in the other path.
+DRIFT = 0.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train."""
+
+    unit: str = "nalu"
+    layers: int = 1
+    seeds: int = 64
+    steps: int = 20_000
+    lr: float = 1e-2
+    batch: int | None = None
+    dtype: str = "float32"
+    seed: int = 0
+
+    def model(self, features: int) -> Layer:
+        """The units one after the other; hidden layers have two outputs, as in the paper."""
+        sizes = [features, *[2] * (self.layers - 1), 1]
+        units = [UNITS[self.unit](i, o) for i, o in itertools.pairwise(sizes)]
+        return units[0] if len(units) == 1 else chain(*units)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows, and what was predicted for them: x (N, I), the others (N)."""
+
+    labels: tuple[str, ...]
+    x: Host
+    y: Host
+    network: Host
+    formula: Host
+
+    def pick(self, chosen: NDArray[np.bool_]) -> Rows:
+        """Only some of them."""
+        labels = tuple(label for label, yes in zip(self.labels, chosen, strict=True) if yes)
+        return Rows(labels, *(array[chosen] for array in (self.x, self.y, self.network, self.formula)))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What was learned, and what is known about it.
+
+    Attributes
+    ----------
+    target, features, plan
+        What was asked.
+    layer, params
+        The network that was chosen: one replica.
+    formula : Formula or None
+        Its formula, where it holds well enough to be shown.
+    snapped : str
+        The same as text, also where it does not hold.
+    exact : bool
+        Whether the formula is the law: constants 0, +-1/2, +-1, gates resolved, and on rows not used for training an
+        RMS error of at most 1e-6 of the target's standard deviation.
+    trained, held_out, test : Rows
+        Rows trained on, rows used to choose (held out, or left out one at a time), and the test's, if any.
+    left_one_out : bool
+        Whether rows were left out one at a time.
+    spread : float
+        Standard deviation of the target.
+    agree : float
+        Share of all seeds, diverged ones included, whose formula is the same expression.
+    diverged : int
+        Seeds that diverged.
+    warnings : tuple of str
+        What a reader should know before trusting any of it.
+    seconds : float
+        Wall time.
+    """
+
+    target: str
+    features: tuple[str, ...]
+    plan: Plan
+    layer: Layer
+    params: dict[str, Any]
+    formula: Formula | None
+    snapped: str
+    exact: bool
+    trained: Rows
+    held_out: Rows
+    test: Rows | None
+    left_one_out: bool
+    spread: float
+    agree: float
+    diverged: int
+    warnings: tuple[str, ...]
+    seconds: float
+
+    def outside(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows lie beyond the range of the rows that it was learned from, in any feature."""
+        known = np.concatenate([self.trained.x, self.held_out.x])
+        return np.asarray(np.any((rows.x < known.min(axis=0)) | (rows.x > known.max(axis=0)), axis=1))
+
+
+def learn(
+    table: Table,
+    target: str,
+    features: Sequence[str] | None = None,
+    test: Table | None = None,
+    *,
+    plan: Plan | None = None,
+    progress: Callable[[Segment], object] | None = None,
+) -> Learned:
+    """Learn a law from a table.
+
+    Parameters
+    ----------
+    table : Table
+        Two rows or more.
+    target : str
+        The column to predict.
+    features : sequence of str, optional
+        The columns to predict it from; all others with numbers if left out.
+    test : Table, optional
+        Rows for the report, best from outside the range of the table.
+    plan : Plan, optional
+        How to train.
+    progress : callable, optional
+        Called with a `Segment` now and then.
+
+    Returns
+    -------
+    Learned
+
+    Raises
+    ------
+    TableError
+        If a column is missing, or the table cannot be learned from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nalu_np.learn import learn, Plan
+    >>> from nalu_np.tasks.tables import Table
+    >>> x = np.random.default_rng(0).uniform(1, 2, (100, 2))
+    >>> values = np.column_stack([x, x[:, 0] * x[:, 1]])
+    >>> table = Table("made.csv", ("a", "b", "y"), values, (), tuple(range(100)), ("",) * 100)
+    >>> learned = learn(table, "y", plan=Plan(seeds=8, steps=3000))
+    >>> print(learned.formula, learned.exact)
+    a * b True
+    """
+    started = time.perf_counter()
+    plan = plan or Plan()
+    names = _features(table, target, features)
+    _check_magnitudes(table, [*names, target], plan.dtype)
+    x, y = table.columns(names), table.columns([target])
+    if len(x) < 2:
+        raise TableError(f"{table.path}: one row teaches nothing; give two or more, better twenty or more")
+
+    model = plan.model(len(names))
+    left_one_out = len(x) < FEW_ROWS
+    study = (_leave_one_out if left_one_out else _hold_out)(model, plan, names, x, y, progress)
+    params = replica(study.result.best_params, study.best)
+    found = formula(model, params, x, names=names)
+    agree = (study.texts == str(found)) & ~study.result.diverged
+
+    def rows(labels: tuple[str, ...], x: Host, y: Host) -> Rows:
+        return Rows(labels, x, y[:, 0], predict(model, params, x), found(x)[:, 0])
+
+    known = rows(table.labels, x, y)
+    held_out = replace(known.pick(study.held_out), network=study.network, formula=study.formula)
+    tested = None
+    if test is not None:
+        tested = rows(test.labels, test.columns(names), test.columns([target]))
+
+    unused = [held_out] if tested is None else [held_out, tested]
+    spread = float(np.std(y))
+    errors = [_error(part.formula, part, spread) for part in unused]
+    learned_nothing = not np.isfinite(study.losses).any()
+    holds = not learned_nothing and all(
+        error <= GOOD or error <= 1.1 * _error(part.network, part, spread)
+        for error, part in zip(errors, unused, strict=True)
+    )
+    learned = Learned(
+        target=target,
+        features=tuple(names),
+        plan=plan,
+        layer=model,
+        params=params,
+        formula=found if holds else None,
+        snapped=str(found),
+        exact=holds and found.resolved and max(errors) <= EXACT,
+        trained=known.pick(study.trained),
+        held_out=held_out,
+        test=tested,
+        left_one_out=left_one_out,
+        spread=spread,
+        agree=float(agree.mean()),
+        diverged=int(study.result.diverged.sum()),
+        warnings=(),
+        seconds=time.perf_counter() - started,
+    )
+    if learned_nothing:
+        return replace(learned, warnings=(NOTHING,))
+    return replace(learned, warnings=tuple(_warnings(learned, found, errors)))
+
+
+NOTHING = (
+    "every seed diverged at once, and the network is as good as untrained: lower --lr, or rescale the columns"
+)
+
+
+def predict(layer: Layer, params: Mapping[str, Any], x: Host) -> Host:
+    """What one replica computes for rows x (N, I), in float64: (N)."""
+    double = {name: from_numpy(to_numpy(value), "float64") for name, value in params.items()}
+    with np.errstate(all="ignore"):
+        return to_numpy(layer(double, from_numpy(x, "float64"))[0])[:, 0]
+
+
+# --- the table --------------------------------------------------------------------------------------------------
+
+
+def _features(table: Table, target: str, features: Sequence[str] | None) -> list[str]:
+    table.columns([target])
+    names = [name for name in table.names if name != target] if features is None else list(features)
+    if not names:
+        raise TableError(f"{table.path}: there is no column of numbers besides {printable(target)!r}")
+    if target in names or len(set(names)) < len(names):
+        raise TableError(f"{table.path}: the features must differ from each other and from the target")
+    table.columns(names)
+    return names
+
+
+def _check_magnitudes(table: Table, names: Sequence[str], dtype: str) -> None:
+    # Adam squares gradients, and these are products of errors and inputs: fourth powers must not overflow.
+    limit = float(np.finfo(dtype).max) ** 0.25
+    values = np.abs(table.columns(names))
+    if values.max(initial=0.0) > limit:
+        row, column = divmod(int(values.argmax()), len(names))
+        cure = "rescale the column" + (", or choose --dtype float64" if dtype == "float32" else "")
+        raise TableError(
+            f"{printable(table.path, None)}: line {table.lines[row]}, column '{printable(names[column])}': "
+            f"{values[row, column]:.3g} is too large to train in {dtype} (at most {limit:.0e}); {cure}"
+        )
+
+
+# --- training and choosing --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Study:
+    """Trained seeds, their losses on rows not trained on, and the chosen one with its predictions for those."""
+
+    result: Result
+    texts: NDArray[np.str_]
+    losses: Host
+    best: int
+    trained: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+    network: Host
+    formula: Host
+
+
+def _train(model: Layer, plan: Plan, x: Host, y: Host, progress: Any, **more: Any) -> Result:
+    rows = x.shape[-2]
+    batch = min(plan.batch or 128, rows)
+    options = {
+        "optimizer": Adam(lr=plan.lr),
+        "steps": plan.steps,
+        "batch": None if batch == rows else batch,
+        "replicas": plan.seeds,
+        "seed": plan.seed,
+        "dtype": plan.dtype,
+        "callback": progress,
+    }
+    return fit(model, x, y, **{**options, **more})
+
+
+def _hold_out(model: Layer, plan: Plan, names: list[str], x: Host, y: Host, progress: Any) -> _Study:
+    """A fifth of the rows chooses the seed."""
+    order = Streams(plan.seed, None, SPLIT).generators[0].permutation(len(x))
+    held_out = np.isin(np.arange(len(x)), order[: len(x) // 5])
+    result = _train(model, plan, x[~held_out], y[~held_out], progress, validation=(x[held_out], y[held_out]))
+    losses = _lowest(result.history["valid_loss"])
+    texts = _texts(model, result, names, x)
+    network = predict(model, replica(result.best_params, result.best), x[held_out])
+    snapped = formula(model, replica(result.best_params, result.best), x, names=names)(x[held_out])[:, 0]
+    return _Study(result, texts, losses, result.best, ~held_out, held_out, network, snapped)
+
+
+def _leave_one_out(model: Layer, plan: Plan, names: list[str], x: Host, y: Host, progress: Any) -> _Study:
+    """Each seed is trained on all rows, and once without each row; its formulas without choose."""
+    n, seeds = len(x), plan.seeds
+    result = _train(model, plan, x, y, progress)
+    others = np.array([np.delete(np.arange(n), i) for i in range(n)]).repeat(seeds, axis=0)
+    folds = _train(model, plan, x[others], y[others], progress, replicas=list(range(seeds)) * n)
+    network, snapped = np.full((2, n, seeds), np.nan)
+    for i in range(n):
+        for s in range(seeds):
+            params = replica(folds.best_params, i * seeds + s)
+            if not folds.diverged[i * seeds + s]:
+                network[i, s] = predict(model, params, x[i : i + 1])[0]
+                snapped[i, s] = formula(model, params, np.delete(x, i, axis=0), names=names)(x[i : i + 1])[0, 0]
+    losses = np.mean((snapped - y) ** 2, axis=0)
+    losses[~np.isfinite(losses) | result.diverged] = np.inf
+    # This chooses the formula. Of the seeds that found it, the one that fits best shows what a network makes of it.
+    texts = _texts(model, result, names, x)
+    first = int(losses.argmin())
+    best = int(np.where(texts == texts[first], _lowest(result.history["loss"]), np.inf).argmin())
+    every = np.ones(n, np.bool_)
+    return _Study(result, texts, losses, best, every, every, network[:, best], snapped[:, first])
+
+
+def _texts(model: Layer, result: Result, names: list[str], x: Host) -> NDArray[np.str_]:
+    """The snapped formula of each seed."""
+    seeds = range(len(result.diverged))
+    return np.array([str(formula(model, replica(result.best_params, s), x, names=names)) for s in seeds])
+
+
+def _lowest(losses: Host) -> Host:
+    """Lowest loss of each seed over the segments (K, S); infinite where there is none."""
+    return np.asarray(np.where(np.isnan(losses), np.inf, losses).min(axis=0))
+
+
+# --- judging ----------------------------------------------------------------------------------------------------
+
+
+def _error(prediction: Host, rows: Rows, spread: float) -> float:
+    """RMS error relative to the target's standard deviation, of the table or of these rows if theirs is larger."""
+    return relative_error(prediction, rows.y, max(spread, float(np.std(rows.y))))
+
+
+def _warnings(learned: Learned, found: Formula, errors: list[float]) -> Iterator[str]:
+    parts = {"rows not trained on": (learned.held_out, errors[0])}
+    if learned.test is not None:
+        parts["the test rows"] = (learned.test, errors[1])
+    for name, (rows, error) in parts.items():
+        undefined = int((~np.isfinite(rows.formula)).sum())
+        if undefined:
+            yield f"{found} is undefined for {undefined} of {name}: a root or a quotient of 0 or a negative number"
+        elif error > GOOD:
+            network = _error(rows.network, rows, learned.spread)
+            yield (
+                f"{found} misses {name} by {error:.2g} times the target's standard deviation, the network by "
+                f"{network:.2g}: the data are noisy, or the law is none that this unit can express"
+            )
+    known = learned.trained
+    hanging = int(_off_branch(learned.layer, learned.params, known.x, known.x).sum())
+    drifted: tuple[str, ...] = ()
+    if learned.test is not None:
+        off = _off_branch(learned.layer, learned.params, known.x, learned.test.x)
+        drifted = learned.test.pick(off).labels
+    if not found.resolved:
+        yield "the chosen network's gate is undecided: it adds in some rows and multiplies in others"
+    elif hanging:
+        yield f"the chosen network's gate is not settled: it mixes both paths in {hanging} of the rows trained on"
+    if drifted:
+        yield (
+            f"the network's gate drifts away from its choice in {len(drifted)} test rows "
+            f"({', '.join(map(printable, drifted[:4]))}{' ...' if len(drifted) > 4 else ''}): there the network "
+            f"mixes in its other path, the formula does not"
+        )
+    if learned.diverged:
+        yield f"{learned.diverged} of {learned.plan.seeds} seeds diverged"
+    if learned.agree < 0.5:
+        yield f"only {learned.agree:.0%} of the seeds agree on {found}"
+
+
+def _off_branch(layer: Layer, params: Mapping[str, Any], known: Host, x: Host) -> NDArray[np.bool_]:
+    """In which rows of x a gate is off the side on which it is, on average, in the rows known: (N)."""
+    double = {name: from_numpy(to_numpy(value), "float64") for name, value in params.items()}
+
+    def gates(rows: Host) -> Host:
+        with np.errstate(all="ignore"):
+            values = layer.values(double, from_numpy(rows, "float64"))
+        found = [
+            np.broadcast_to(to_numpy(g), (len(rows), g.shape[-1])) for n, g in values.items() if n.endswith("g")
+        ]
+        return np.concatenate(found, axis=1) if found else np.zeros((len(rows), 1))
+
+    branch = gates(known).mean(axis=0).round()
+    return np.asarray((np.abs(gates(x) - branch) > DRIFT).any(axis=1))

@@ -1,0 +1,266 @@
+"""A formula from trained weights: every weight snapped to 0, +-1/2 or +-1, every gate resolved to one path.
+
+The formula is a tree of plain tuples, a node for each output:
+
+    "mass"                                   a column
+    ("sum", ((1, node), (-0.5, node)))       1 * node - 0.5 * node
+    ("product", ((0.5, node), (-1, node)))   node^0.5 / node
+    ("abs", node)
+
+It is kept in one normal form, so that two networks that compute the same thing print the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .backend import from_numpy, library, to_numpy
+from .errors import OptionError, ShapeError
+from .layer import Chain, Layer, Params
+
+Host = NDArray[np.float64]
+Node = Any  # str | ("sum" | "product", ((number, Node), ...)) | ("abs", Node): mypy has no recursive tuples here
+Columns = Mapping[str, Host]
+
+#: The constants to which weights are snapped: the stable points of a NAC, and the roots between them.
+STABLE = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+#: Largest RMS error of an exact formula, relative to the target's standard deviation.
+EXACT = 1e-6
+
+
+@dataclass(frozen=True)
+class Formula:
+    """What a layer computes, as an expression of its inputs.
+
+    Attributes
+    ----------
+    terms : tuple
+        A tree for each output.
+    names : tuple of str
+        The inputs' names, in the order of the columns of x.
+    resolved : bool
+        Whether every gate is on one side for all rows.
+    error : float
+        RMS error relative to the target's standard deviation, on the rows that were given.
+    exact : bool
+        Whether `resolved`, and `error` is at most 1e-6. Every constant is 0, +-1/2 or +-1 in any case.
+    """
+
+    terms: tuple[Node, ...]
+    names: tuple[str, ...]
+    resolved: bool
+    error: float
+    exact: bool
+
+    def __str__(self) -> str:
+        return "; ".join(_text(term, self.names) for term in self.terms)
+
+    def __call__(self, x: ArrayLike) -> Host:
+        """Value of the formula for rows x (N, I), in float64: (N, O); NaN or infinity where it is undefined."""
+        return evaluate(self.terms, self.names, np.asarray(x, dtype=np.float64))
+
+
+def formula(
+    layer: Layer,
+    params: Params,
+    x: Any,
+    y: ArrayLike | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> Formula:
+    """Read a formula out of one replica's weights.
+
+    Parameters
+    ----------
+    layer : Layer
+        A NAC, LogNAC or NALU, or a chain of them.
+    params : mapping
+        Of one replica: `nn.replica(params, r)`.
+    x : array (N, I)
+        Rows on which the gates are read; where a factor is positive in all of them, its bars are left out.
+    y : array (N, O), optional
+        What the formula is held against: targets of rows that training has not used. Without it, the layer's own
+        output: then `exact` says whether the formula is what the layer computes, not whether it is a law.
+    names : sequence of str, optional
+        The inputs' names; x1, x2 ... if left out.
+
+    Returns
+    -------
+    Formula
+
+    Raises
+    ------
+    OptionError, ShapeError
+        If the layer has no read-out, or the inputs do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> weights = np.array([[1.0], [-1.0]])
+    >>> params = {"W_hat": 9 * weights, "M_hat": 30 * np.abs(weights), "G": np.array([[-50.0], [-50.0]])}
+    >>> x = np.random.default_rng(0).uniform(1, 2, (10, 2))
+    >>> f = nn.formula(nn.NALU(2, 1), params, x, names=["distance", "time"])
+    >>> print(f, f([[6.0, 3.0]]))
+    distance / time [[2.]]
+    """
+    units = layer.layers if isinstance(layer, Chain) else (layer,)
+    rows = (to_numpy(x) if library(x) else np.asarray(x)).astype(np.float64)
+    names = [f"x{i + 1}" for i in range(layer.in_features)] if names is None else list(names)
+    if len(names) != layer.in_features or len(set(names)) != len(names):
+        raise OptionError(f"formula: expected {layer.in_features} different names, got {names!r:.200}")
+    device = {name: from_numpy(to_numpy(value), "float64") for name, value in params.items()}
+    with np.errstate(all="ignore"):
+        kept = {name: to_numpy(value) for name, value in layer.values(device, from_numpy(rows, "float64")).items()}
+    if kept["y"].ndim != 2:
+        raise ShapeError(f"formula: expected the parameters of one replica, got {len(kept['y'])}; use nn.replica")
+
+    if not len(rows):
+        raise ShapeError("formula: x has no rows; give some on which the gates can be read")
+
+    columns = dict(zip(names, rows.T, strict=True))
+    nodes: list[Node] = list(names)
+    resolved = True
+    for i, unit in enumerate(units):
+        prefix = f"{i}." if isinstance(layer, Chain) else ""
+        values = {name[len(prefix) :]: value for name, value in kept.items() if name.startswith(prefix)}
+        with np.errstate(all="ignore"):
+            nodes, settled = _read_unit(unit, values, nodes, columns)
+        resolved = resolved and settled
+
+    target = kept["y"] if y is None else np.asarray(y, dtype=np.float64)
+    terms = tuple(nodes)
+    error = relative_error(evaluate(terms, names, rows), target, float(np.std(target)))
+    return Formula(terms, tuple(names), resolved, error, resolved and error <= EXACT)
+
+
+def relative_error(prediction: Host, target: Host, spread: float) -> float:
+    """RMS error relative to a standard deviation; where that is 0, 0 without any error and infinite with one."""
+    if prediction.shape != target.shape:
+        raise ShapeError(f"formula: y has shape {target.shape}, but the formula gives {prediction.shape}")
+    with np.errstate(all="ignore"):
+        rms = float(np.sqrt(np.mean((prediction - target) ** 2)))
+    if not np.isfinite(rms):
+        return np.inf
+    return rms / spread if spread > 0 else (0.0 if rms == 0 else np.inf)
+
+
+def evaluate(terms: Iterable[Node], names: Sequence[str], x: Host) -> Host:
+    """Value of each term for rows x (N, I): (N, O)."""
+    if x.ndim != 2 or x.shape[1] != len(names):
+        raise ShapeError(f"formula: x has shape {x.shape}, expected (N, I={len(names)}): {', '.join(names)}")
+    columns = dict(zip(names, x.T, strict=True))
+    with np.errstate(all="ignore"):
+        return np.stack([np.broadcast_to(_value(term, columns), len(x)) for term in terms], axis=1)
+
+
+# --- from weights to nodes --------------------------------------------------------------------------------------
+
+
+def _read_unit(
+    unit: Layer, values: Mapping[str, Host], inputs: list[Node], columns: Columns
+) -> tuple[list[Node], bool]:
+    """The node of each output of one unit, and whether its gate is on one side for all rows."""
+    if "a" not in values and "m" not in values:
+        raise OptionError(f"formula: {unit!r} has no read-out; use NAC, LogNAC and NALU")
+    g = values.get("g", np.ones(1) if "a" in values else np.zeros(1))
+    sums = np.broadcast_to(g > 0.5, values["y"].shape)
+    nodes = []
+    for o in range(unit.out_features):
+        adds = bool(np.mean(sums[:, o]) > 0.5)
+        W = _snap(values["W"] if "W" in values else values["W_a" if adds else "W_m"])[:, o]
+        pairs = list(zip(W.tolist(), inputs, strict=True))
+        if not adds:
+            pairs = [(e, _magnitude(node, columns)) for e, node in pairs if e]
+        nodes.append(_sum(pairs) if adds else _product(pairs))
+    return nodes, bool(np.all(sums == sums[:1]))
+
+
+def _snap(W: Host) -> Host:
+    points = np.array(STABLE)
+    return cast(Host, points[np.abs(W[..., None] - points).argmin(axis=-1)])
+
+
+def _magnitude(node: Node, columns: Columns) -> Node:
+    """|node| as simply as the rows allow: node itself where it is never negative."""
+    value = _value(node, columns)
+    if np.all(value >= 0):
+        return node
+    if isinstance(node, tuple) and node[0] == "sum":
+        flipped = _sum([(-1.0, node)])
+        if np.all(value <= 0):
+            return flipped
+        if node[1][0][0] < 0:  # |-a + b| and |a - b| are one thing
+            node = flipped
+    return ("abs", node)
+
+
+def _sum(pairs: Iterable[tuple[float, Node]]) -> Node:
+    return _collect("sum", pairs)
+
+
+def _product(pairs: Iterable[tuple[float, Node]]) -> Node:
+    return _collect("product", pairs)  # (a b)^(1/2) may be opened: factors are magnitudes
+
+
+def _collect(kind: str, pairs: Iterable[tuple[float, Node]]) -> Node:
+    """The normal form: nested sums (products) opened, equal terms collected, zeros dropped, terms in order."""
+    totals: dict[Node, float] = {}
+    for number, node in pairs:
+        inner = node[1] if isinstance(node, tuple) and node[0] == kind else ()
+        opens = abs(number) == 1 or all(number * k in STABLE for k, _ in inner)
+        for k, part in inner if inner and opens else [(1.0, node)]:
+            totals[part] = totals.get(part, 0.0) + number * k
+    terms = tuple(sorted(((k, part) for part, k in totals.items() if k), key=lambda term: repr(term[1])))
+    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else (kind, terms)
+
+
+# --- values and text --------------------------------------------------------------------------------------------
+
+
+def _value(node: Node, columns: Columns) -> Any:
+    if isinstance(node, str):
+        return columns[node]
+    kind, inner = node
+    if kind == "abs":
+        return np.abs(_value(inner, columns))
+    if kind == "sum":
+        return sum((k * _value(part, columns) for k, part in inner), start=np.float64(0))
+    value: Any = np.float64(1)
+    for k, part in inner:
+        value = value * _value(part, columns) ** k
+    return value
+
+
+def _text(node: Node, names: Sequence[str]) -> str:
+    """The expression as plain text; a square is written a * a, so that each constant is 0, 1/2 or 1."""
+    if isinstance(node, str):
+        return node if node.isidentifier() else f"[{node}]"
+    kind, inner = node
+    if kind == "abs":
+        return f"abs({_text(inner, names)})"
+    place = {name: i for i, name in enumerate(names)}
+    over: list[str] = []  # terms to add, or factors above the line
+    under: list[str] = []  # terms to subtract, or factors below it
+    for k, part in sorted(inner, key=lambda term: (place.get(term[1], len(names)), _text(term[1], names))):
+        text = _text(part, names)
+        if isinstance(part, tuple) and (part[0] == "sum" or (part[0] == kind == "product")):
+            text = f"({text})"
+        whole, half = [text] * int(abs(k)), abs(k) % 1 == 0.5
+        if kind == "sum":
+            (over if k > 0 else under).extend(whole + [f"0.5 * {text}"] * half)
+        else:
+            (over if k > 0 else under).extend(whole)
+            over.extend([f"{text}^{'' if k > 0 else '-'}0.5"] * half)
+    if kind == "sum":
+        return " + ".join(over) + "".join(f" - {text}" for text in under) if over else _negated(under)
+    return " / ".join([" * ".join(over) or "1", *under])
+
+
+def _negated(texts: list[str]) -> str:
+    return "-" + " - ".join(texts) if texts else "0"
