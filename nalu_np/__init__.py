@@ -6,6 +6,7 @@ from .layer import Cell, Layer, chain, replica, scan
 from .layers import Accumulator, Dense
 from .optim import SGD, Adam
 from .readout import Formula, formula
+from .store import load, save
 from .train import Result, Segment, fit
 from .units import NAC, NALU, LogNAC
 
@@ -31,7 +32,9 @@ __all__ = [
     "formula",
     "get_backend",
     "gradcheck",
+    "load",
     "replica",
+    "save",
     "scan",
     "to_numpy",
     "use_backend",

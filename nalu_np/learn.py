@@ -84,19 +84,23 @@ class Learned:
         What was asked.
     layer, params
         The network that was chosen: one replica.
+    unsnapped : str
+        What it computes, its weights to three decimals and its gates resolved.
     formula : Formula or None
         Its formula, where it holds well enough to be shown.
     snapped : str
         The same as text, also where it does not hold.
     exact : bool
-        Whether the formula is the law: constants 0, +-1/2, +-1, gates resolved, and on rows not used for training an
-        RMS error of at most 1e-6 of the target's standard deviation.
+        Whether the formula is the law: constants 0, +-1/2, +-1, gates resolved, and on rows not used for training
+        an RMS error of at most 1e-6 of the target's standard deviation.
     trained, held_out, test : Rows
         Rows trained on, rows used to choose (held out, or left out one at a time), and the test's, if any.
     left_one_out : bool
         Whether rows were left out one at a time.
     spread : float
         Standard deviation of the target.
+    branch : array
+        The side, 0 or 1, on which each gate of the network is in the rows trained on.
     agree : float
         Share of all seeds, diverged ones included, whose formula is the same expression.
     diverged : int
@@ -112,6 +116,7 @@ class Learned:
     plan: Plan
     layer: Layer
     params: dict[str, Any]
+    unsnapped: str
     formula: Formula | None
     snapped: str
     exact: bool
@@ -120,10 +125,16 @@ class Learned:
     test: Rows | None
     left_one_out: bool
     spread: float
+    branch: Host
     agree: float
     diverged: int
     warnings: tuple[str, ...]
     seconds: float
+
+    @property
+    def usable(self) -> bool:
+        """Whether any seed learned anything."""
+        return NOTHING not in self.warnings
 
     def outside(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows lie beyond the range of the rows that it was learned from, in any feature."""
@@ -216,6 +227,7 @@ def learn(
         plan=plan,
         layer=model,
         params=params,
+        unsnapped=str(formula(model, params, x, names=names, snap=False)),
         formula=found if holds else None,
         snapped=str(found),
         exact=holds and found.resolved and max(errors) <= EXACT,
@@ -224,6 +236,7 @@ def learn(
         test=tested,
         left_one_out=left_one_out,
         spread=spread,
+        branch=gates(model, params, x).mean(axis=0).round(),
         agree=float(agree.mean()),
         diverged=int(study.result.diverged.sum()),
         warnings=(),
@@ -332,7 +345,7 @@ def _leave_one_out(model: Layer, plan: Plan, names: list[str], x: Host, y: Host,
                 snapped[i, s] = formula(model, params, np.delete(x, i, axis=0), names=names)(x[i : i + 1])[0, 0]
     losses = np.mean((snapped - y) ** 2, axis=0)
     losses[~np.isfinite(losses) | result.diverged] = np.inf
-    # This chooses the formula. Of the seeds that found it, the one that fits best shows what a network makes of it.
+    # This chooses the formula. Of the seeds that found it, the best fit becomes the network.
     texts = _texts(model, result, names, x)
     first = int(losses.argmin())
     best = int(np.where(texts == texts[first], _lowest(result.history["loss"]), np.inf).argmin())
@@ -371,23 +384,22 @@ def _warnings(learned: Learned, found: Formula, errors: list[float]) -> Iterator
             network = _error(rows.network, rows, learned.spread)
             yield (
                 f"{found} misses {name} by {error:.2g} times the target's standard deviation, the network by "
-                f"{network:.2g}: the data are noisy, or the law is none that this unit can express"
+                f"{network:.2g}: the data are noisy, or the law is not one that this unit can express"
             )
-    known = learned.trained
-    hanging = int(_off_branch(learned.layer, learned.params, known.x, known.x).sum())
+    hanging = int(off_branch(gates(learned.layer, learned.params, learned.trained.x), learned.branch).sum())
     drifted: tuple[str, ...] = ()
     if learned.test is not None:
-        off = _off_branch(learned.layer, learned.params, known.x, learned.test.x)
+        off = off_branch(gates(learned.layer, learned.params, learned.test.x), learned.branch)
         drifted = learned.test.pick(off).labels
     if not found.resolved:
         yield "the chosen network's gate is undecided: it adds in some rows and multiplies in others"
     elif hanging:
-        yield f"the chosen network's gate is not settled: it mixes both paths in {hanging} of the rows trained on"
+        yield f"the chosen network's gate has not settled: it mixes both paths in {hanging} rows trained on"
     if drifted:
         yield (
-            f"the network's gate drifts away from its choice in {len(drifted)} test rows "
-            f"({', '.join(map(printable, drifted[:4]))}{' ...' if len(drifted) > 4 else ''}): there the network "
-            f"mixes in its other path, the formula does not"
+            f"the network's gate drifts from its choice in {len(drifted)} of the test rows "
+            f"({', '.join(map(printable, drifted[:4]))}{' ...' if len(drifted) > 4 else ''}): there it mixes in "
+            f"its other path, and its predictions are not to be trusted; the formula has no gate"
         )
     if learned.diverged:
         yield f"{learned.diverged} of {learned.plan.seeds} seeds diverged"
@@ -395,17 +407,15 @@ def _warnings(learned: Learned, found: Formula, errors: list[float]) -> Iterator
         yield f"only {learned.agree:.0%} of the seeds agree on {found}"
 
 
-def _off_branch(layer: Layer, params: Mapping[str, Any], known: Host, x: Host) -> NDArray[np.bool_]:
-    """In which rows of x a gate is off the side on which it is, on average, in the rows known: (N)."""
+def gates(layer: Layer, params: Mapping[str, Any], x: Host) -> Host:
+    """Every gate of one replica for rows x (N, I), in float64: (N, gates); no columns where there is none."""
     double = {name: from_numpy(to_numpy(value), "float64") for name, value in params.items()}
+    with np.errstate(all="ignore"):
+        values = layer.values(double, from_numpy(x, "float64"))
+    found = [np.broadcast_to(to_numpy(g), (len(x), g.shape[-1])) for n, g in values.items() if n.endswith("g")]
+    return np.concatenate([np.zeros((len(x), 0)), *found], axis=1)
 
-    def gates(rows: Host) -> Host:
-        with np.errstate(all="ignore"):
-            values = layer.values(double, from_numpy(rows, "float64"))
-        found = [
-            np.broadcast_to(to_numpy(g), (len(rows), g.shape[-1])) for n, g in values.items() if n.endswith("g")
-        ]
-        return np.concatenate(found, axis=1) if found else np.zeros((len(rows), 1))
 
-    branch = gates(known).mean(axis=0).round()
-    return np.asarray((np.abs(gates(x) - branch) > DRIFT).any(axis=1))
+def off_branch(g: Host, branch: Host) -> NDArray[np.bool_]:
+    """In which rows a gate, (N, gates), is off the branch that it takes in training, (gates)."""
+    return np.asarray((np.abs(g - branch) > DRIFT).any(axis=1))

@@ -12,7 +12,8 @@ It is kept in one normal form, so that two networks that compute the same thing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -49,7 +50,7 @@ class Formula:
     error : float
         RMS error relative to the target's standard deviation, on the rows that were given.
     exact : bool
-        Whether `resolved`, and `error` is at most 1e-6. Every constant is 0, +-1/2 or +-1 in any case.
+        Whether weights were snapped, `resolved` holds, and `error` is at most 1e-6.
     """
 
     terms: tuple[Node, ...]
@@ -73,6 +74,7 @@ def formula(
     y: ArrayLike | None = None,
     *,
     names: Sequence[str] | None = None,
+    snap: bool = True,
 ) -> Formula:
     """Read a formula out of one replica's weights.
 
@@ -89,6 +91,8 @@ def formula(
         output: then `exact` says whether the formula is what the layer computes, not whether it is a law.
     names : sequence of str, optional
         The inputs' names; x1, x2 ... if left out.
+    snap : bool
+        False leaves the weights as they are, to three decimals: what the network computes, not what it means.
 
     Returns
     -------
@@ -130,13 +134,13 @@ def formula(
         prefix = f"{i}." if isinstance(layer, Chain) else ""
         values = {name[len(prefix) :]: value for name, value in kept.items() if name.startswith(prefix)}
         with np.errstate(all="ignore"):
-            nodes, settled = _read_unit(unit, values, nodes, columns)
+            nodes, settled = _read_unit(unit, values, nodes, columns, _snap if snap else _round)
         resolved = resolved and settled
 
     target = kept["y"] if y is None else np.asarray(y, dtype=np.float64)
     terms = tuple(nodes)
     error = relative_error(evaluate(terms, names, rows), target, float(np.std(target)))
-    return Formula(terms, tuple(names), resolved, error, resolved and error <= EXACT)
+    return Formula(terms, tuple(names), resolved, error, snap and resolved and error <= EXACT)
 
 
 def relative_error(prediction: Host, target: Host, spread: float) -> float:
@@ -163,7 +167,11 @@ def evaluate(terms: Iterable[Node], names: Sequence[str], x: Host) -> Host:
 
 
 def _read_unit(
-    unit: Layer, values: Mapping[str, Host], inputs: list[Node], columns: Columns
+    unit: Layer,
+    values: Mapping[str, Host],
+    inputs: list[Node],
+    columns: Columns,
+    snap: Callable[[Host], Host],
 ) -> tuple[list[Node], bool]:
     """The node of each output of one unit, and whether its gate is on one side for all rows."""
     if "a" not in values and "m" not in values:
@@ -173,7 +181,7 @@ def _read_unit(
     nodes = []
     for o in range(unit.out_features):
         adds = bool(np.mean(sums[:, o]) > 0.5)
-        W = _snap(values["W"] if "W" in values else values["W_a" if adds else "W_m"])[:, o]
+        W = snap(values["W"] if "W" in values else values["W_a" if adds else "W_m"])[:, o]
         pairs = list(zip(W.tolist(), inputs, strict=True))
         if not adds:
             pairs = [(e, _magnitude(node, columns)) for e, node in pairs if e]
@@ -184,6 +192,10 @@ def _read_unit(
 def _snap(W: Host) -> Host:
     points = np.array(STABLE)
     return cast(Host, points[np.abs(W[..., None] - points).argmin(axis=-1)])
+
+
+def _round(W: Host) -> Host:
+    return W.round(3)
 
 
 def _magnitude(node: Node, columns: Columns) -> Node:
@@ -251,12 +263,12 @@ def _text(node: Node, names: Sequence[str]) -> str:
         text = _text(part, names)
         if isinstance(part, tuple) and (part[0] == "sum" or (part[0] == kind == "product")):
             text = f"({text})"
-        whole, half = [text] * int(abs(k)), abs(k) % 1 == 0.5
-        if kind == "sum":
-            (over if k > 0 else under).extend(whole + [f"0.5 * {text}"] * half)
-        else:
-            (over if k > 0 else under).extend(whole)
-            over.extend([f"{text}^{'' if k > 0 else '-'}0.5"] * half)
+        whole, rest = ([text] * int(abs(k)), abs(k) % 1) if (2 * k).is_integer() else ([], abs(k))
+        (over if k > 0 else under).extend(whole)
+        if rest and kind == "sum":
+            (over if k > 0 else under).append(f"{rest:.3g} * {text}")
+        elif rest:
+            over.append(f"{text}^{math.copysign(rest, k):.3g}")
     if kind == "sum":
         return " + ".join(over) + "".join(f" - {text}" for text in under) if over else _negated(under)
     return " / ".join([" * ".join(over) or "1", *under])

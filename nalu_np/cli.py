@@ -1,0 +1,328 @@
+"""The command line: it parses, calls and prints.
+
+Exit status: 0 done, also with warnings; 1 a check failed; 2 bad input, with one line on stderr; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from . import __version__
+from .backend import VARIABLE, get_backend
+from .checks import check_layer, registered_layers
+from .errors import FileError, GradientError, NaluError
+from .learn import UNITS, Host, Learned, Plan, gates, learn, off_branch, predict
+from .readout import evaluate
+from .store import check_writable, load, save
+from .summary import as_json, as_text
+from .tasks.tables import Table, printable, read_table
+from .train import Segment
+
+#: What `nalu-np fit` learns from when it is given nothing.
+SHIPPED = {"table": "small_bodies.csv", "test": "giants.csv", "target": "escape_velocity"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {printable(message, None)}; see {self.prog} --help\n")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or len(text) > 12 or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, got '{text}'")
+        return int(text)
+
+    return whole
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got '{text}'")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="nalu-np",
+        description="Neural arithmetic units: learn a law from a table of numbers, and print it as a formula.",
+    )
+    top.add_argument("--version", action="version", version=f"nalu_np {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    fit = commands.add_parser(
+        "fit",
+        help="learn a law from a table",
+        description="Learn a law from a table. Without a table: a demonstration, which learns from the small bodies "
+        "of the solar system and predicts the giants.",
+    )
+    fit.add_argument("table", nargs="?", metavar="TRAIN.csv", help="a CSV file with a header")
+    fit.add_argument("--target", metavar="COLUMN", help="the column to predict")
+    fit.add_argument("--features", metavar="A,B", help="the columns to predict it from (default: all others)")
+    fit.add_argument("--test", metavar="OTHER.csv", help="rows to report on, best from outside the range")
+    fit.add_argument("--unit", choices=sorted(UNITS), default=Plan.unit, help="(default: %(default)s)")
+    fit.add_argument("--layers", type=_whole(1), default=Plan.layers, metavar="N", help="(default: %(default)s)")
+    fit.add_argument(
+        "--seeds", type=_whole(1), default=Plan.seeds, metavar="N", help="trained at once (default: %(default)s)"
+    )
+    fit.add_argument("--steps", type=_whole(1), default=Plan.steps, metavar="N", help="(default: %(default)s)")
+    fit.add_argument("--lr", type=_positive, default=Plan.lr, metavar="R", help="of Adam (default: %(default)s)")
+    fit.add_argument("--batch", type=_whole(1), metavar="N", help="rows a step (default: 128, or all if fewer)")
+    fit.add_argument("--dtype", choices=("float32", "float64"), default=Plan.dtype, help="(default: %(default)s)")
+    fit.add_argument("--seed", type=_whole(0), default=Plan.seed, metavar="N", help="(default: %(default)s)")
+    fit.add_argument("--out", metavar="model.npz", help="write the chosen network and its formula to a file")
+    fit.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
+    fit.set_defaults(run=_fit)
+
+    use = commands.add_parser("predict", help="apply a model to a table", description="Apply a model to a table.")
+    use.add_argument("model", metavar="model.npz", help="written by fit")
+    use.add_argument("table", metavar="OTHER.csv", help="a CSV file with the columns that the model was fitted on")
+    use.add_argument("--formula", action="store_true", help="use its formula, not the network")
+    use.add_argument("--out", metavar="predictions.csv", help="a new file (default: print)")
+    use.set_defaults(run=_predict)
+
+    check = commands.add_parser(
+        "check",
+        help="check every layer's gradients",
+        description="Check the gradients and the contract of every registered layer, on the present backend.",
+    )
+    check.add_argument(
+        "--examples", type=_whole(1), default=20, metavar="N", help="random points a layer (default: %(default)s)"
+    )
+    check.set_defaults(run=_check)
+
+    info = commands.add_parser(
+        "info", help="versions, backend, device, threads", description="What would compute."
+    )
+    info.set_defaults(run=_info)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return _stop("interrupted; nothing was written", 130)
+    except NaluError as error:
+        return _stop(str(error), 2)
+    except MemoryError:
+        return _stop("not enough memory; choose fewer --seeds or a smaller --batch", 2)
+    except BrokenPipeError:  # the reader of a pipe has left, which is its right
+        _silence()
+        return 0
+    except OSError as error:
+        _silence()
+        return _stop(f"the output cannot be written: {error.strerror or error}", 2)
+
+
+def _stop(message: str, status: int) -> int:
+    print(f"nalu-np: {printable(message, None)}", file=sys.stderr)
+    return status
+
+
+def _silence() -> None:
+    """Keep Python from complaining about stdout again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- fit --------------------------------------------------------------------------------------------------------
+
+
+def _fit(options: argparse.Namespace) -> int:
+    plan = Plan(
+        unit=options.unit,
+        layers=options.layers,
+        seeds=options.seeds,
+        steps=options.steps,
+        lr=options.lr,
+        batch=options.batch,
+        dtype=options.dtype,
+        seed=options.seed,
+    )
+    features = None if options.features is None else [name.strip() for name in options.features.split(",")]
+    test: Table | None = None
+    if options.table is None:
+        if options.target or options.features or options.test:
+            raise FileError("fit: --target, --features and --test need a table; give TRAIN.csv first")
+        folder = resources.files("nalu_np") / "data"
+        with resources.as_file(folder) as shipped:
+            table, test = (read_table(shipped / SHIPPED[name]) for name in ("table", "test"))
+        target, title, test_title = SHIPPED["target"], "The shipped table of small bodies", "The giants"
+    else:
+        if options.target is None:
+            names = ", ".join(map(printable, read_table(options.table).names))
+            raise FileError(f"fit: --target is missing; it can be one of {names}")
+        target = options.target
+        wanted = None if features is None else [*features, target]
+        table = read_table(options.table, only=wanted)
+        if options.test is not None:
+            test = read_table(options.test, only=wanted or table.names)
+        title, test_title = printable(Path(options.table).name, 60), Path(options.test or "").name
+    if options.out is not None:
+        check_writable(options.out)
+
+    bar = _Bar(options.json)
+    learned = learn(table, target, features, test, plan=plan, progress=bar)
+    bar.clear()
+    written = None
+    if options.out is not None and learned.usable:
+        save(options.out, learned.layer, learned.params, _meta(learned))
+        written = os.fspath(options.out)
+    if options.json:
+        print(json.dumps(as_json(learned, written), allow_nan=False))
+    else:
+        print(as_text(learned, title, table.left_out, test_title))
+        if written is not None:
+            print(f"written: {printable(written, None)}")
+    return 0
+
+
+def _meta(learned: Learned) -> dict[str, Any]:
+    """What predict needs besides the network."""
+    return {
+        "target": learned.target,
+        "features": list(learned.features),
+        "formula": learned.formula and _lists(learned.formula.terms),
+        "exact": learned.exact,
+        "branch": learned.branch.tolist(),
+    }
+
+
+class _Bar:
+    """Progress on a terminal; nothing in a pipe."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.shown = sys.stderr.isatty() and not quiet
+
+    def __call__(self, segment: Segment) -> None:
+        if self.shown:
+            print(f"\rtraining: step {segment.step:,} of {segment.steps:,} ", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Leave an empty line behind."""
+        if self.shown:
+            print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
+
+
+# --- predict ----------------------------------------------------------------------------------------------------
+
+
+def _predict(options: argparse.Namespace) -> int:
+    layer, params, meta = load(options.model)
+    who = printable(options.model, None)
+    if not {"target", "features", "formula", "branch"} <= meta.keys():
+        raise FileError(f"{who}: its columns have no names; predict needs a model that nalu-np fit has written")
+    if options.formula and meta["formula"] is None:
+        raise FileError(f"{who}: it holds no formula, because none held when it was fitted; leave --formula out")
+    features = meta["features"]
+    table: Table = read_table(options.table, only=features)
+    x = table.columns(features)
+    if options.formula:
+        prediction = evaluate(_tuples(meta["formula"]), features, x)[:, 0]
+    else:
+        prediction = predict(layer, params, x)
+        off = off_branch(gates(layer, params, x), np.array(meta["branch"]))
+        if off.any():
+            _warn(f"the network's gate drifts in {off.sum():,} of {len(x):,} rows; do not trust it there")
+    if not np.isfinite(prediction).all():
+        _warn(f"{(~np.isfinite(prediction)).sum():,} rows have no finite prediction; their cells are empty")
+    _write_csv(options.out, [*features, f"predicted {meta['target']}"], np.column_stack([x, prediction]))
+    return 0
+
+
+def _lists(node: Any) -> Any:
+    """A formula's tree as JSON keeps it."""
+    return list(map(_lists, node)) if isinstance(node, tuple) else node
+
+
+def _tuples(node: Any) -> Any:
+    """A formula's tree as it was before JSON made lists of its tuples."""
+    return tuple(map(_tuples, node)) if isinstance(node, list) else node
+
+
+def _warn(message: str) -> None:
+    print(f"nalu-np: warning: {message}", file=sys.stderr)
+
+
+def _write_csv(out: str | None, header: list[str], rows: Host) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([repr(v) if math.isfinite(v) else "" for v in row] for row in rows.tolist())
+    if out is None:
+        sys.stdout.write(text.getvalue())
+        return
+    who = printable(out, None)
+    try:
+        file = open(out, "x", encoding="utf-8")  # noqa: SIM115  (what follows must tell opening from writing)
+    except FileExistsError:
+        raise FileError(f"{who}: it is there already; remove it or choose another name") from None
+    except (OSError, ValueError) as error:
+        raise FileError(f"{who}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        with file:
+            file.write(text.getvalue())
+    except BaseException as error:
+        os.unlink(out)
+        if isinstance(error, OSError):
+            raise FileError(f"{who}: cannot be written: {error.strerror}") from None
+        raise
+
+
+# --- check and info ---------------------------------------------------------------------------------------------
+
+
+def _check(options: argparse.Namespace) -> int:
+    failures = 0
+    layers = registered_layers()
+    for layer in layers:
+        try:
+            print(f"ok    {check_layer(layer, examples=options.examples)}", flush=True)
+        except GradientError as error:
+            failures += 1
+            print(f"FAIL  {error}", flush=True)
+    print(f"{len(layers) - failures} of {len(layers)} layers pass on {get_backend()}")
+    return 1 if failures else 0
+
+
+def _info(options: argparse.Namespace) -> int:
+    backend = get_backend()
+    print(f"nalu_np  {__version__}")
+    print(f"python   {platform.python_version()} on {platform.system()} {platform.machine()}")
+    print(f"numpy    {np.__version__}")
+    print(f"backend  {backend} ({VARIABLE} is {os.environ.get(VARIABLE) or 'not set'})")
+    if backend == "cupy":
+        cupy = sys.modules["cupy"]
+        device = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        print(f"cupy     {cupy.__version__}")
+        print(f"device   {device['name'].decode()}")
+    else:
+        print(f"device   {platform.processor() or 'CPU'}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    blas = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "as many as it likes"
+    print(f"threads  {cores} cores usable; for BLAS {blas}")
+    return 0

@@ -1,0 +1,119 @@
+"""What `nalu-np fit` says: the short report for a reader, and the same as one JSON object for a program."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .learn import GOOD, Host, Learned, Rows
+from .readout import relative_error
+from .tasks.tables import printable
+
+#: Rows of the test that are shown one by one: all of a few, or the first of many.
+ALL, FIRST = 10, 5
+
+
+def as_json(learned: Learned, model: str | None) -> dict[str, Any]:
+    """The result in plain JSON types; what there is none of is None, never NaN."""
+    test = learned.test
+    return {
+        "target": learned.target,
+        "features": list(learned.features),
+        "formula": None if learned.formula is None else str(learned.formula),
+        "exact": learned.exact,
+        "snapped": learned.snapped,
+        "network": learned.unsnapped,
+        "train_mse": _mse(learned.trained, learned.trained.network),
+        "valid_mse": _mse(learned.held_out, learned.held_out.network),
+        "test_mse": None if test is None else _mse(test, test.network),
+        "formula_valid_mse": _mse(learned.held_out, learned.held_out.formula) if learned.formula else None,
+        "formula_test_mse": _mse(test, test.formula) if learned.formula and test is not None else None,
+        "left_one_out": learned.left_one_out,
+        "seeds": learned.plan.seeds,
+        "agree": learned.agree,
+        "diverged": learned.diverged,
+        "warnings": list(learned.warnings),
+        "model": model,
+        "seconds": round(learned.seconds, 3),
+    }
+
+
+def _mse(rows: Rows, prediction: Host) -> float | None:
+    with np.errstate(all="ignore"):
+        value = float(np.mean((prediction - rows.y) ** 2))
+    return value if math.isfinite(value) else None
+
+
+def as_text(learned: Learned, title: str, left_out: tuple[str, ...], test_title: str | None) -> str:
+    """The report: what was learned from, the formula, errors inside and outside the range, warnings."""
+    target = printable(learned.target)
+    known = len(learned.trained.y) + (0 if learned.left_one_out else len(learned.held_out.y))
+    lines = [f"{title}: {known:,} rows, {target} from {', '.join(map(printable, learned.features))}"]
+    if left_out:
+        lines.append(f"left out, without a number: {', '.join(map(printable, left_out))}")
+    if learned.left_one_out:
+        lines.append("too few rows to hold any out: each was left out once, to be predicted from the others")
+    lines += ["", *_formula_lines(learned, target), "", *_error_lines(learned)]
+    if learned.test is not None and test_title is not None:
+        lines += ["", *_side_by_side(learned, learned.test, target, test_title)]
+    plan = learned.plan
+    settings = f"{plan.layers} layers of {plan.unit.upper()}" if plan.layers > 1 else plan.unit.upper()
+    lines += [
+        "",
+        f"{learned.agree:.0%} of {plan.seeds} seeds agree on {printable(learned.snapped, 200)}"
+        f" ({settings}, {plan.steps:,} steps, {learned.seconds:.1f} s)",
+        *(f"warning: {warning}" for warning in learned.warnings),
+    ]
+    return "\n".join(lines)
+
+
+def _formula_lines(learned: Learned, target: str) -> list[str]:
+    network = [f"    the network computes about {printable(learned.unsnapped, 500)}"]
+    if learned.formula is None:
+        return [
+            f"    no formula: {printable(learned.snapped, 200)} does not hold, see the warnings below",
+            *network,
+        ]
+    error = relative_error(learned.held_out.formula, learned.held_out.y, learned.spread)
+    note = (
+        f"exact: off by {error:.0e} of the target's standard deviation on rows not trained on"
+        if learned.exact
+        else f"{'about' if error <= GOOD else 'about, and badly'}: off by {error:.2%} of the target's standard deviation on rows not trained on"
+    )
+    return [f"    {target} = {printable(str(learned.formula), 500)}", f"    {note}", *network]
+
+
+def _error_lines(learned: Learned) -> list[str]:
+    parts = [("trained on", learned.trained)]
+    parts.append(("left out one at a time" if learned.left_one_out else "held out", learned.held_out))
+    if learned.test is not None:
+        outside = learned.outside(learned.test)
+        parts += [("test, inside the range", learned.test.pick(~outside))]
+        parts += [("test, outside the range", learned.test.pick(outside))]
+    lines = [f"{'RMS error':28}{'rows':>7}{'network':>12}{'formula':>12}"]
+    for name, rows in parts:
+        if len(rows.y):
+            network, formula = (
+                _number(math.sqrt(mse)) if mse is not None else "undefined"
+                for mse in (_mse(rows, rows.network), _mse(rows, rows.formula))
+            )
+            shown = formula if learned.formula is not None else "-"
+            lines.append(f"  {name:26}{len(rows.y):>7,}{network:>12}{shown:>12}")
+    return lines
+
+
+def _side_by_side(learned: Learned, rows: Rows, target: str, title: str) -> list[str]:
+    lines = [f"{printable(title, 28):28}{target[:18]:>19}{'network':>12}{'formula':>12}"]
+    for label, true, network, formula in zip(rows.labels, rows.y, rows.network, rows.formula, strict=True):
+        if len(rows.y) > ALL and len(lines) > FIRST:
+            lines.append(f"  ... and {len(rows.y) - FIRST:,} more")
+            break
+        shown = _number(formula) if learned.formula is not None else "-"
+        lines.append(f"  {printable(label, 26):26}{_number(true):>19}{_number(network):>12}{shown:>12}")
+    return lines
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "undefined"
