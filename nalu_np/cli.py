@@ -73,8 +73,8 @@ def parser() -> argparse.ArgumentParser:
     fit = commands.add_parser(
         "fit",
         help="learn a law from a table",
-        description="Learn a law from a table. Without a table: a demonstration, which learns from the small bodies "
-        "of the solar system and predicts the giants.",
+        description="Learn a law from a table. Without a table: a demonstration, which learns from the small "
+        "bodies of the solar system and predicts the giants.",
     )
     fit.add_argument("table", nargs="?", metavar="TRAIN.csv", help="a CSV file with a header")
     fit.add_argument("--target", metavar="COLUMN", help="the column to predict")

@@ -77,11 +77,9 @@ def _formula_lines(learned: Learned, target: str) -> list[str]:
             *network,
         ]
     error = relative_error(learned.held_out.formula, learned.held_out.y, learned.spread)
-    note = (
-        f"exact: off by {error:.0e} of the target's standard deviation on rows not trained on"
-        if learned.exact
-        else f"{'about' if error <= GOOD else 'about, and badly'}: off by {error:.2%} of the target's standard deviation on rows not trained on"
-    )
+    kind = "exact" if learned.exact else "about" if error <= GOOD else "about, and badly"
+    size = f"{error:.0e}" if learned.exact else f"{error:.2%}"
+    note = f"{kind}: off by {size} of the target's standard deviation on rows not trained on"
     return [f"    {target} = {printable(str(learned.formula), 500)}", f"    {note}", *network]
 
 
