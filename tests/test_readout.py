@@ -1,0 +1,233 @@
+"""The read-out: normal form, text, values, and what may be called exact."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nalu_np as nn
+from nalu_np.errors import OptionError, ShapeError
+from nalu_np.readout import STABLE, _magnitude, _product, _sum, _text, _value, evaluate, relative_error
+
+NAMES = ("a", "b", "c")
+ROWS = np.random.default_rng(0).uniform(0.5, 2.0, (50, 3))
+
+
+def text(node):
+    return _text(node, NAMES)
+
+
+def saturated(weights, **more):
+    """Parameters of a unit whose W is as given, to rounding: halves through M_hat = 0, the rest saturated."""
+    W = np.asarray(weights, dtype=np.float64)
+    M_hat = np.where(np.abs(W) == 0.5, 0.0, np.where(W == 0, -40.0, 40.0))
+    return {"W_hat": 30.0 * np.sign(W), "M_hat": M_hat, **more}
+
+
+def nalu(weights, adds, **options):
+    W = np.asarray(weights, dtype=np.float64)
+    layer = nn.NALU(*W.shape, gate="independent", **options)
+    return layer, saturated(W, G=np.where(np.broadcast_to(adds, W.shape[1]), 40.0, -40.0))
+
+
+numbers = st.sampled_from(STABLE)
+weights = st.lists(st.lists(numbers, min_size=3, max_size=3), min_size=2, max_size=2)
+
+
+@given(st.lists(numbers, min_size=3, max_size=3), st.booleans())
+def test_a_settled_nalu_is_read_as_what_it_computes(row, adds):
+    layer, params = nalu(np.array([row]).T, adds, eps=1e-12)
+    found = nn.formula(layer, params, ROWS, names=NAMES)
+    expected = ROWS @ row if adds else np.prod(ROWS ** np.array(row), axis=1)
+    np.testing.assert_allclose(found(ROWS)[:, 0], expected, rtol=1e-12, atol=1e-12)
+    assert found.resolved
+    spread = expected.std()
+    assert found.exact == (found.error <= 1e-6)
+    if spread > 0.1:
+        assert found.exact
+
+
+def python(expression):
+    return expression.replace("^", "**")
+
+
+@given(
+    weights,
+    st.lists(st.booleans(), min_size=2, max_size=2),
+    st.lists(numbers, min_size=2, max_size=2),
+    st.booleans(),
+)
+def test_the_text_of_two_layers_evaluates_to_the_formula_and_uses_stable_constants(W, adds, V, adds_out):
+    first, first_params = nalu(np.array(W).T, np.array(adds))
+    second, second_params = nalu(np.array([V]).T, adds_out)
+    params = {f"0.{k}": v for k, v in first_params.items()} | {f"1.{k}": v for k, v in second_params.items()}
+    found = nn.formula(nn.chain(first, second), params, ROWS, names=NAMES)
+    with np.errstate(all="ignore"):
+        expected = found(ROWS)[:, 0]
+        read = eval(python(str(found)), {"abs": np.abs, **dict(zip(NAMES, ROWS.T, strict=True))})
+    np.testing.assert_allclose(np.broadcast_to(read, 50), expected, rtol=1e-9, atol=1e-12)
+    words = str(found).replace("(", " ").replace(")", " ").replace("^", " ").replace("-", " ").split()
+    assert {word for word in words if word[0].isdigit()} <= {"0", "0.5", "1"}
+
+
+def test_the_same_law_from_permuted_hidden_units_has_the_same_text():
+    """(a + b) * c, its hidden units in either order, and with a sign that the product path does not see."""
+    texts = set()
+    for columns, sign in itertools.product(([0, 1], [1, 0]), (1.0, -1.0)):
+        W = np.array([[sign, 0.0], [sign, 0.0], [0.0, 1.0]])[:, columns]
+        first, first_params = nalu(W, True)
+        second, second_params = nalu([[1.0], [1.0]], False)
+        params = {f"0.{k}": v for k, v in first_params.items()} | {f"1.{k}": v for k, v in second_params.items()}
+        texts.add(str(nn.formula(nn.chain(first, second), params, ROWS, names=NAMES)))
+    assert texts == {"c * (a + b)"}
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (_sum([(1.0, "a"), (-1.0, "b")]), "a - b"),
+        (_sum([(-1.0, "a"), (1.0, "b")]), "b - a"),
+        (_sum([(-1.0, "a"), (-0.5, "b")]), "-a - 0.5 * b"),
+        (_sum([]), "0"),
+        (_sum([(1.0, "a"), (-1.0, "a")]), "0"),
+        (_sum([(1.0, "a"), (1.0, "a"), (0.5, "a")]), "a + a + 0.5 * a"),
+        (_sum([(0.5, _sum([(0.5, "a")]))]), "0.5 * (0.5 * a)"),
+        (_sum([(-0.5, _product([(1.0, "a"), (-1.0, "b")])), (1.0, "c")]), "c - 0.5 * a / b"),
+        (_sum([(0.731, "a")]), "0.731 * a"),
+        (_product([]), "1"),
+        (_product([(-1.0, "a")]), "1 / a"),
+        (_product([(1.0, "a"), (-1.0, "b"), (-1.0, "c")]), "a / b / c"),
+        (_product([(1.0, "a"), (1.0, "a")]), "a * a"),
+        (_product([(1.0, "a"), (0.5, "a"), (-0.5, "b"), (-1.0, "c")]), "a * a^0.5 * b^-0.5 / c"),
+        (_product([(0.5, _product([(0.5, "a")]))]), "(a^0.5)^0.5"),
+        (_product([(0.5, _product([(1.0, "a"), (-1.0, "b")]))]), "a^0.5 * b^-0.5"),
+        (_product([(0.492, "a"), (-0.479, "b")]), "a^0.492 * b^-0.479"),
+        (_product([(-1.0, _sum([(1.0, "a"), (-1.0, "b")]))]), "1 / (a - b)"),
+        (("abs", "a"), "abs(a)"),
+    ],
+)
+def test_text(node, expected):
+    assert text(node) == expected
+
+
+def test_names_that_are_no_words_stand_in_brackets():
+    layer, params = nalu([[0.5], [1.0], [0.0]], False)
+    found = nn.formula(layer, params, ROWS, names=["mass (kg)", "höhe", "c"])
+    assert str(found) == "[mass (kg)]^0.5 * höhe"
+
+
+def test_default_names():
+    layer, params = nalu([[1.0], [-1.0]], True)
+    assert str(nn.formula(layer, params, ROWS[:, :2])) == "x1 - x2"
+
+
+def test_bars_stand_only_where_a_factor_can_be_negative():
+    signed = ROWS * np.where(np.arange(50) % 2, 1, -1)[:, None]
+    layer, params = nalu([[1.0], [0.5], [0.0]], False)
+    assert str(nn.formula(layer, params, ROWS, names=NAMES)) == "a * b^0.5"
+    assert str(nn.formula(layer, params, signed, names=NAMES)) == "abs(a) * abs(b)^0.5"
+    assert str(nn.formula(layer, params, -ROWS, names=NAMES)) == "abs(a) * abs(b)^0.5"
+    columns = dict(zip(NAMES, signed.T, strict=True))
+    a_minus_b = _sum([(1.0, "a"), (-1.0, "b")])
+    b_minus_a = _sum([(-1.0, "a"), (1.0, "b")])
+    assert _magnitude(a_minus_b, columns) == _magnitude(b_minus_a, columns) == ("abs", a_minus_b)
+    positive = dict(zip(NAMES, ROWS.T, strict=True))
+    minus_both = _sum([(-1.0, "a"), (-1.0, "b")])
+    assert text(_magnitude(minus_both, positive)) == "a + b"
+
+
+def test_every_unit_is_read_on_its_own_path():
+    W = [[1.0], [-0.5], [0.0]]
+    assert str(nn.formula(nn.NAC(3, 1), saturated(W), ROWS, names=NAMES)) == "a - 0.5 * b"
+    assert str(nn.formula(nn.LogNAC(3, 1), saturated(W), ROWS, names=NAMES)) == "a * b^-0.5"
+    layer = nn.NALU(3, 2, tied=False, gate="matrix")
+    both = {f"{k}_a": v for k, v in saturated(np.repeat(W, 2, axis=1)).items()}
+    both |= {f"{k}_m": v for k, v in saturated(np.repeat([[0.0], [1.0], [1.0]], 2, axis=1)).items()}
+    G = np.array([[50.0, -50.0]] * 3)
+    assert str(nn.formula(layer, {**both, "G": G}, ROWS, names=NAMES)) == "a - 0.5 * b; b * c"
+    scalar = nn.NALU(3, 2, gate="scalar")
+    params = saturated(np.repeat(W, 2, axis=1), G=np.full((3, 1), -50.0))
+    assert str(nn.formula(scalar, params, ROWS, names=NAMES)) == "a * b^-0.5; a * b^-0.5"
+
+
+def test_a_gate_on_both_sides_is_not_resolved_and_never_exact():
+    layer = nn.NALU(1, 1)
+    params = saturated([[1.0]], G=np.array([[50.0]]))
+    rows = np.array([[-1.0], [-2.0], [3.0], [-4.0]])
+    found = nn.formula(layer, params, rows, rows)
+    assert not found.resolved
+    assert not found.exact
+    # The identity is right for the majority's path, |x|, only where x > 0.
+    assert str(found) == "abs(x1)"
+
+
+def test_exact_is_judged_on_the_targets_given():
+    layer, params = nalu([[1.0], [1.0], [0.0]], False)
+    y = ROWS[:, :1] * ROWS[:, 1:2]
+    assert nn.formula(layer, params, ROWS, y).exact
+    spread = y.std()
+    assert nn.formula(layer, params, ROWS, y + 0.9e-6 * spread).exact
+    assert not nn.formula(layer, params, ROWS, y + 1.1e-6 * spread).exact
+    wrong = nn.formula(layer, params, ROWS, ROWS[:, :1] + ROWS[:, 1:2])
+    assert not wrong.exact
+    assert wrong.error > 0.1
+    # Without targets: is it what the layer computes? Weights of .9 are read as 1, which is not what it computes.
+    loose = {**params, "W_hat": np.arctanh(0.9) * np.sign(params["W_hat"])}
+    assert nn.formula(layer, params, ROWS).error < 1e-6
+    assert not nn.formula(layer, loose, ROWS).exact
+    assert str(nn.formula(layer, loose, ROWS, snap=False)) == "x1^0.9 * x2^0.9"
+    assert not nn.formula(layer, params, ROWS, y, snap=False).exact
+
+
+def test_a_constant_target_is_exact_only_without_any_error():
+    layer, params = nalu([[0.0], [0.0], [0.0]], False)
+    assert nn.formula(layer, params, ROWS, np.ones((50, 1))).exact
+    assert not nn.formula(layer, params, ROWS, np.full((50, 1), 1.0 + 1e-12)).exact
+    assert str(nn.formula(layer, params, ROWS)) == "1"
+
+
+def test_where_it_is_undefined_the_error_is_infinite():
+    layer, params = nalu([[-1.0], [0.0], [0.0]], False)
+    rows = ROWS.copy()
+    rows[3, 0] = 0.0
+    found = nn.formula(layer, params, rows, ROWS[:, :1])
+    assert found.error == np.inf
+    assert not found.exact
+    assert found(rows)[3, 0] == np.inf
+
+
+def test_relative_error():
+    y = np.array([[1.0], [3.0]])
+    assert relative_error(y + 0.5, y, 2.0) == 0.25
+    assert relative_error(y, y, 0.0) == 0.0
+    assert relative_error(y + 1, y, 0.0) == np.inf
+    assert relative_error(y * np.nan, y, 1.0) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: nn.formula(nn.Dense(3, 1), nn.Dense(3, 1).init(), ROWS), "has no read-out"),
+        (lambda: nn.formula(nn.NAC(3, 1), nn.NAC(3, 1).init(replicas=2), ROWS), "use nn.replica"),
+        (lambda: nn.formula(nn.NAC(3, 1), nn.NAC(3, 1).init(), ROWS, names=["a", "a", "b"]), "3 different names"),
+        (lambda: nn.formula(nn.NAC(3, 1), nn.NAC(3, 1).init(), ROWS, names=["a"]), "3 different names"),
+        (lambda: nn.formula(nn.NAC(3, 1), nn.NAC(3, 1).init(), ROWS[:0]), "x has no rows"),
+        (lambda: nn.formula(nn.NAC(3, 1), nn.NAC(3, 1).init(), ROWS[:, :2]), "x has shape (50, 2)"),
+        (lambda: nn.formula(nn.NAC(3, 1), nn.NAC(3, 1).init(), ROWS, ROWS[:, 0]), "y has shape (50,)"),
+        (lambda: evaluate(["a"], ["a"], ROWS), "x has shape (50, 3), expected (N, I=1)"),
+    ],
+)
+def test_errors(call, words):
+    with pytest.raises((OptionError, ShapeError)) as caught:
+        call()
+    assert words in str(caught.value)
+
+
+def test_the_tree_is_plain_and_evaluates_alone():
+    layer, params = nalu([[1.0], [-0.5], [0.0]], False)
+    found = nn.formula(layer, params, ROWS, names=NAMES)
+    assert found.terms == (("product", ((1.0, "a"), (-0.5, "b"))),)
+    np.testing.assert_array_equal(evaluate(found.terms, NAMES, ROWS), found(ROWS))
+    assert _value(("abs", "a"), {"a": np.array([-2.0])}) == 2.0
