@@ -191,12 +191,15 @@ class Parametric:
         config: dict[str, Any] = {"type": type(self).__name__}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Parametric):
-                value = value.config()
-            elif isinstance(value, tuple):
-                value = [part.config() for part in value]
-            config[field.name] = value
+            config[field.name] = _plain(value)
         return config
+
+
+def _plain(value: Any) -> Any:
+    """An option in JSON types: parts as their own configs, tuples as lists."""
+    if isinstance(value, Parametric):
+        return value.config()
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, repr=False)
@@ -343,9 +346,10 @@ def check_shapes(layer: Parametric, params: Params) -> None:
     leads = set()
     for name, shape in layer._shapes.items():
         found = tuple(params[name].shape)
-        if found[-len(shape) :] != shape or len(found) > len(shape) + 1:
+        lead = found[: len(found) - len(shape)]
+        if lead + shape != found or len(lead) > 1:
             raise ShapeError(f"{layer!r}: {name} has shape {found}, expected {shape} or {('S', *shape)}")
-        leads.add(found[: -len(shape)])
+        leads.add(lead)
     if len(leads) > 1:
         counts = ", ".join(str(lead[0]) if lead else "none" for lead in sorted(leads))
         raise ShapeError(f"{layer!r}: the parameters disagree about the number of replicas: {counts}")
@@ -389,20 +393,18 @@ def from_config(config: object, registry: Mapping[str, type[Parametric]]) -> Par
     ModelFileError
         If the description is not of that form, or names a class that the registry does not hold.
     """
-    if not isinstance(config, dict) or config.get("type") not in registry:
-        name = config.get("type") if isinstance(config, dict) else config
+    name = config.get("type") if isinstance(config, dict) else config
+    if not isinstance(config, dict) or not isinstance(name, str) or name not in registry:
         raise ModelFileError(f"unknown layer {name!r:.60}; known: {', '.join(sorted(registry))}")
-    options = {}
-    for name, value in config.items():
-        if isinstance(value, list):
-            options[name] = tuple(from_config(part, registry) for part in value)
-        elif isinstance(value, dict):
-            options[name] = from_config(value, registry)  # type: ignore[assignment]
-        else:
-            options[name] = value
-    name = options.pop("type")
+
+    def option(value: object) -> object:
+        if isinstance(value, dict):
+            return from_config(value, registry)
+        return tuple(map(option, value)) if isinstance(value, list) else value
+
+    options: dict[str, Any] = {key: option(value) for key, value in config.items() if key != "type"}
     try:
-        return registry[cast(str, name)](**options)
+        return registry[name](**options)
     except (TypeError, ValueError) as error:  # an option of the wrong name, type or value
         raise ModelFileError(f"layer {name}: its options are not valid: {error}") from None
 
