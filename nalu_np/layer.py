@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,13 +98,13 @@ INITIALIZERS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray
 def check_size(owner: object, name: str, value: object) -> None:
     """Raise OptionError unless a number of features is an integer of 1 or more."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise OptionError(f"{type(owner).__name__}: {name} must be an integer >= 1, got {value!r}")
+        raise OptionError(f"{type(owner).__name__}: {name} must be an integer >= 1, got {value!r:.60}")
 
 
 def check_choice(owner: object, name: str, value: object, choices: Sequence[str]) -> None:
     """Raise OptionError unless an option is one of its choices."""
     if value not in choices:
-        raise OptionError(f"{type(owner).__name__}: {name} must be one of {', '.join(choices)}, got {value!r}")
+        raise OptionError(f"{type(owner).__name__}: {name} must be one of {', '.join(choices)}, got {value!r:.60}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -304,28 +304,26 @@ class Layer(Parametric):
     def _check(self, params: Params, x: Array) -> None:
         check_names(self, params)
         xp = namespace(x, *params.values())
-        check_shapes(self, params)
+        lead = check_shapes(self, params)
         dtypes = {value.dtype for value in params.values()}
-        if len(dtypes) != 1 or x.dtype not in dtypes:
+        if dtypes - {x.dtype}:
             names = ", ".join(sorted(str(dtype) for dtype in dtypes))
             raise DTypeError(
                 f"{self!r}: x is {x.dtype}, but the parameters are {names}; convert x, or init(dtype=...)"
             )
         if x.dtype not in (xp.float32, xp.float64):
             raise DTypeError(f"{self!r}: expected float32 or float64, got {x.dtype}")
-        axes = {2: "B", 3: "T, B"}[self.rank]
+        axes = {2: "B", 3: "T, B"}.get(self.rank, "...")
         if x.ndim not in (self.rank, self.rank + 1) or x.shape[-1] != self.in_features:
             sizes = f"({axes}, I={self.in_features})"
-            hint = "transpose x or build " if x.ndim == self.rank else "build "
+            wrong_size = x.ndim > 0 and x.shape[-1] != self.in_features
+            cure = f"transpose x, or build it for {x.shape[-1]} inputs" if wrong_size else "add or drop an axis"
             raise ShapeError(
-                f"{self!r}: x has shape {x.shape}, expected {sizes} or the same with S in front; "
-                f"{hint}{type(self).__name__} for {x.shape[-1] if x.ndim else 0} inputs"
+                f"{self!r}: x has shape {x.shape}, expected {sizes} or the same with S in front; {cure}"
             )
-        name, shape = next(iter(self._shapes.items()))
-        value = params[name]
-        if x.ndim > self.rank and value.ndim > len(shape) and x.shape[0] != value.shape[0]:
+        if lead and x.ndim > self.rank and x.shape[0] != lead[0]:
             raise ShapeError(
-                f"{self!r}: x has {x.shape[0]} replicas, {x.shape}, but the parameters have {value.shape[0]}"
+                f"{self!r}: x has {x.shape[0]} replicas, {x.shape}, but the parameters have {lead[0]}"
             )
 
 
@@ -333,17 +331,17 @@ def check_names(layer: Parametric, params: Params) -> None:
     """Raise ParameterError unless the names are the layer's."""
     shapes = layer._shapes
     if params.keys() != shapes.keys():
-        missing, unknown = sorted(shapes.keys() - params.keys()), sorted(params.keys() - shapes.keys())
+        missing, unknown = shapes.keys() - params.keys(), params.keys() - shapes.keys()
         raise ParameterError(
             f"{layer!r}: expected parameters {', '.join(shapes)}"
-            + (f"; missing: {', '.join(missing)}" if missing else "")
-            + (f"; unknown: {', '.join(map(str, unknown))}" if unknown else "")
+            + (f"; missing: {', '.join(sorted(missing))}" if missing else "")
+            + (f"; unknown: {', '.join(sorted(map(str, unknown)))}" if unknown else "")
         )
 
 
-def check_shapes(layer: Parametric, params: Params) -> None:
-    """Raise ShapeError unless the shapes are the layer's, all with the same S in front or none."""
-    leads = set()
+def check_shapes(layer: Parametric, params: Params) -> tuple[int, ...]:
+    """Raise ShapeError unless the shapes are the layer's, all with the same S in front or none: (S,) or ()."""
+    leads: set[tuple[int, ...]] = set()
     for name, shape in layer._shapes.items():
         found = tuple(params[name].shape)
         lead = found[: len(found) - len(shape)]
@@ -353,6 +351,7 @@ def check_shapes(layer: Parametric, params: Params) -> None:
     if len(leads) > 1:
         counts = ", ".join(str(lead[0]) if lead else "none" for lead in sorted(leads))
         raise ShapeError(f"{layer!r}: the parameters disagree about the number of replicas: {counts}")
+    return leads.pop() if leads else ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -362,11 +361,18 @@ class Cell(Parametric):
     in_features: int
     out_features: int
 
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        check_size(self, "in_features", self.in_features)
+        check_size(self, "out_features", self.out_features)
+
     def start(self, params: Params, x: Array) -> Array:
         """The state before the first step; x is the first input, (..., B, I)."""
         raise NotImplementedError(f"{type(self).__name__} must define start(params, x)")
 
-    def step(self, params: Params, x: Array, state: Array) -> tuple[tuple[Any, Any], CellVjp]:
+    def step(
+        self, params: Params, x: Array, state: Array, *, rng: Streams | None = None, train: bool = False
+    ) -> tuple[tuple[Any, Any], CellVjp]:
         """One step of time, and `vjp(dy, dstate) -> (dx, dparams, dstate)`."""
         raise NotImplementedError(f"{type(self).__name__} must define step(params, x, state)")
 
@@ -606,7 +612,7 @@ class Scan(Layer):
         ys, vjps = [], []
         state = self.cell.start(params, x[..., 0, :, :])
         for t in range(x.shape[-3]):
-            (y, state), cell_vjp = self.cell.step(params, x[..., t, :, :], state)
+            (y, state), cell_vjp = self.cell.step(params, x[..., t, :, :], state, rng=rng, train=train)
             ys.append(y)
             vjps.append(cell_vjp)
 

@@ -156,12 +156,11 @@ def mix(g: Array, a: Array, m: Array) -> tuple[Any, Callable[[Array], tuple[Any,
     y = g a + (1 - g) m                                                                   [mix.1]
     dg = dy (a - m),  da = dy g,  dm = dy (1 - g)                                         [mix.1*]
     """
-    d = a - m
-    y = m + g * d  # [mix.1]
+    h = 1 - g
+    y = g * a + h * m  # [mix.1]; not m + g (a - m), which loses an a beside a huge m
 
     def vjp(dy: Array) -> tuple[Any, Any, Any]:
-        da = dy * g
-        return unbroadcast(dy * d, g), da, dy - da  # [mix.1*]
+        return unbroadcast(dy * (a - m), g), dy * g, dy * h  # [mix.1*]
 
     return y, vjp
 

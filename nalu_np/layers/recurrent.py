@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Array, namespace
+from ..backend import Array, Streams, namespace
 from ..errors import OptionError
 from ..layer import Cell, CellVjp, Layer, Parametric, Params, register
 from .dense import Dense
@@ -74,9 +74,11 @@ class Accumulator(Cell):
         """h_0 = 0, with the shape of one output."""
         return namespace(x).zeros_like(self.layer.forward(params, x)[0])
 
-    def step(self, params: Params, x: Array, state: Array) -> tuple[tuple[Any, Any], CellVjp]:
+    def step(
+        self, params: Params, x: Array, state: Array, *, rng: Streams | None = None, train: bool = False
+    ) -> tuple[tuple[Any, Any], CellVjp]:
         """h_t = h_{t-1} + layer(x_t)."""
-        y, layer_vjp = self.layer.forward(params, x)
+        y, layer_vjp = self.layer.forward(params, x, rng=rng, train=train)
         h = state + y
 
         def vjp(dy: Array, dstate: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any], Any]:

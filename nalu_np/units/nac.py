@@ -18,7 +18,7 @@ from ..vjps import linear, log_product, nac_weight
 def check_eps(owner: object, eps: object) -> None:
     """Raise OptionError unless eps is a positive number."""
     if not isinstance(eps, float | int) or isinstance(eps, bool) or not 0 < eps < 1:
-        raise OptionError(f"{type(owner).__name__}: eps must be a number with 0 < eps < 1, got {eps!r}")
+        raise OptionError(f"{type(owner).__name__}: eps must be a number with 0 < eps < 1, got {eps!r:.60}")
 
 
 @register

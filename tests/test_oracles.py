@@ -1,0 +1,495 @@
+"""Three oracles that know nothing of the code they judge: SymPy, HIPS autograd and the complex step.
+
+Every vjp is compared in full, each entry of each argument, with the error scaled by the largest entry expected.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+import pytest
+import sympy as sp
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import nalu_np as nn
+from nalu_np import vjps
+from nalu_np.layer import Chain, Layer, Scan
+from nalu_np.units.nalu import GATES
+
+
+def assert_close(actual, expected, tolerance, what):
+    """Equal up to a part of the largest entry; an expected gradient of 0 must be 0 exactly."""
+    expected = np.asarray(expected)
+    assert actual.shape == expected.shape, what
+    error, scale = np.max(np.abs(actual - expected), initial=0.0), np.max(np.abs(expected), initial=0.0)
+    assert error <= tolerance * scale, f"{what}: off by {error:.1e}, largest entry {scale:.1e}"
+
+
+# --- SymPy: the equations in index form, differentiated by someone else ---------------------------------------
+
+EPS = 0.25  # so large that a gradient which forgets it is far off
+
+
+@dataclass
+class Case:
+    """A block or a unit, the same formula written for SymPy, and the shapes at which they meet."""
+
+    name: str
+    run: Callable[..., Any]  # (**arrays) -> value, (dvalue -> gradients by name)
+    formula: Callable[..., Any]  # (**symbols) -> expressions
+    shapes: dict[str, tuple[int, ...]]
+    constants: set[str] = field(default_factory=set)  # arguments without a gradient
+
+
+def grid(entry, rows=2, columns=2):
+    return np.array([[entry(r, c) for c in range(columns)] for r in range(rows)], dtype=object)
+
+
+def entrywise(function):
+    return lambda z: np.vectorize(function, otypes=[object])(z)
+
+
+def sigma(z):
+    return 1 / (1 + sp.exp(-z))
+
+
+def weight(W_hat, M_hat):
+    return grid(lambda i, o: sp.tanh(W_hat[i, o]) * sigma(M_hat[i, o]))
+
+
+def weighted_sum(x, W):
+    return grid(lambda b, o: x[b, 0] * W[0, o] + x[b, 1] * W[1, o])
+
+
+def weighted_product(x, W):
+    return grid(lambda b, o: (sp.Abs(x[b, 0]) + EPS) ** W[0, o] * (sp.Abs(x[b, 1]) + EPS) ** W[1, o])
+
+
+GATE_ENTRIES = {
+    "matrix": lambda x, G, b, o: sigma(x[b, 0] * G[0, o] + x[b, 1] * G[1, o]),
+    "scalar": lambda x, G, b, o: sigma(x[b, 0] * G[0, 0] + x[b, 1] * G[1, 0]),
+    "abs": lambda x, G, b, o: sigma(sp.Abs(x[b, 0]) * G[0, o] + sp.Abs(x[b, 1]) * G[1, o]),
+    "independent": lambda x, G, b, o: sigma(G[o]),
+}
+GATE_SHAPES = {"matrix": (2, 2), "scalar": (2, 1), "abs": (2, 2), "independent": (2,)}
+GATE_COLUMNS = {"scalar": {"columns": 1}, "independent": {"rows": 1}}
+
+
+def gate_formula(kind):
+    return lambda x, G: grid(lambda b, o: GATE_ENTRIES[kind](x, G, b, o), **GATE_COLUMNS.get(kind, {}))
+
+
+def mix_formula(g, a, m):
+    rows, columns = g.shape
+
+    def entry(b, o):
+        chosen = g[b if rows > 1 else 0, o if columns > 1 else 0]
+        return chosen * a[b, o] + (1 - chosen) * m[b, o]
+
+    return grid(entry)
+
+
+def nalu_formula(kind, tied):
+    def formula(x, G, **q):
+        W_a = weight(q["W_hat"], q["M_hat"]) if tied else weight(q["W_hat_a"], q["M_hat_a"])
+        W_m = W_a if tied else weight(q["W_hat_m"], q["M_hat_m"])
+        a, m = weighted_sum(x, W_a), weighted_product(x, W_m)
+
+        def entry(b, o):
+            g = GATE_ENTRIES[kind](x, G, b, o)
+            return g * a[b, o] + (1 - g) * m[b, o]
+
+        return grid(entry)
+
+    return formula
+
+
+def block_case(name, block, formula, constants=(), **shapes):
+    def run(**arrays):
+        value, vjp = block(*arrays.values())
+        names = [name for name in arrays if name not in constants]
+
+        def gradients(dvalue):
+            found = vjp(dvalue)
+            return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
+
+        return value, gradients
+
+    return Case(name, run, formula, shapes, set(constants))
+
+
+def layer_case(layer, formula):
+    def run(x, **params):
+        value, vjp = layer(params, x)
+
+        def gradients(dvalue):
+            dx, dparams = vjp(dvalue)
+            return {"x": dx, **dparams}
+
+        return value, gradients
+
+    return Case(repr(layer), run, formula, {"x": (2, 2), **layer.shapes()})
+
+
+ACTIVATIONS = {
+    "identity": lambda z: z,
+    "relu": lambda z: sp.Piecewise((z, z > 0), (0, True)),
+    "relu6": lambda z: sp.Piecewise((6, z >= 6), (z, z > 0), (0, True)),
+    "tanh": sp.tanh,
+    "sigmoid": sigma,
+}
+LOSSES = {
+    "mse": lambda y, target: [
+        sum((q - t) ** 2 for q, t in zip(*rows, strict=True)) / 4 for rows in split(y, target)
+    ],
+    "mae": lambda y, target: [
+        sum(sp.Abs(q - t) for q, t in zip(*rows, strict=True)) / 4 for rows in split(y, target)
+    ],
+}
+
+
+def split(y, target):
+    """The entries of each replica, side by side."""
+    return [(y[s].ravel(), target[s].ravel()) for s in range(2)]
+
+
+square = (2, 2)
+CASES = [
+    block_case("nac_weight", vjps.nac_weight, weight, W_hat=square, M_hat=square),
+    block_case("linear", vjps.linear, weighted_sum, x=square, W=square),
+    block_case("log_product", functools.partial(vjps.log_product, eps=EPS), weighted_product, x=square, W=square),
+    *(
+        block_case(f"{kind} gate", GATES[kind], gate_formula(kind), x=square, G=GATE_SHAPES[kind])
+        for kind in GATE_ENTRIES
+    ),
+    *(block_case(f"mix, g {g}", vjps.mix, mix_formula, g=g, a=square, m=square) for g in [(2, 2), (2, 1), (1, 2)]),
+    *(block_case(name, vjps.ACTIVATIONS[name], entrywise(ACTIVATIONS[name]), z=square) for name in ACTIVATIONS),
+    *(
+        block_case(name, vjps.LOSSES[name], LOSSES[name], ["target"], y=(2, 2, 2), target=(2, 2, 2))
+        for name in LOSSES
+    ),
+    layer_case(nn.NAC(2, 2), lambda x, W_hat, M_hat: weighted_sum(x, weight(W_hat, M_hat))),
+    layer_case(nn.LogNAC(2, 2, eps=EPS), lambda x, W_hat, M_hat: weighted_product(x, weight(W_hat, M_hat))),
+    *(
+        layer_case(nn.NALU(2, 2, gate=kind, tied=tied, eps=EPS), nalu_formula(kind, tied))
+        for kind in GATE_ENTRIES
+        for tied in (True, False)
+    ),
+    *(
+        layer_case(
+            nn.Dense(2, 2, activation=name),
+            lambda x, W, b, f=ACTIVATIONS[name]: entrywise(f)(weighted_sum(x, W) + np.array([b, b])),
+        )
+        for name in ACTIVATIONS
+    ),
+    layer_case(nn.Dense(2, 2, bias=False), weighted_sum),
+]
+
+
+def derive(case):
+    """Compile value and gradients, (arrays, dvalue) -> value, gradients by name, by symbolic differentiation."""
+    symbols = {
+        name: np.array(sp.symbols(f"{name}_:{prod(shape)}", real=True), dtype=object).reshape(shape)
+        for name, shape in case.shapes.items()
+    }
+    value = np.array(case.formula(**symbols), dtype=object)
+    dvalue = np.array(sp.symbols(f"dvalue_:{value.size}", real=True), dtype=object).reshape(value.shape)
+    L = (dvalue * value).sum()
+    names = [name for name in case.shapes if name not in case.constants]
+    gradients = [sp.diff(L, q) for name in names for q in symbols[name].ravel()]
+    everything = [q for array in (*symbols.values(), dvalue) for q in array.ravel()]
+    compiled = sp.lambdify(everything, [*value.ravel(), *gradients], modules="numpy", cse=True)
+
+    def evaluate(arrays, given):
+        flat = np.array(compiled(*(q for array in (*arrays.values(), given) for q in array.ravel())), dtype=float)
+        found, rest = flat[: value.size].reshape(value.shape), flat[value.size :]
+        gradients = {}
+        for name in names:
+            shape = case.shapes[name]
+            gradients[name], rest = rest[: prod(shape)].reshape(shape), rest[prod(shape) :]
+        return found, gradients
+
+    return value.shape, evaluate
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_value_and_vjp_are_those_of_the_formula(case):
+    shape, evaluate = derive(case)
+    rng = np.random.default_rng(7)
+    for point in range(6):
+        arrays = {name: rng.normal(scale=1.5, size=q) for name, q in case.shapes.items()}
+        if point == 4:  # far out, where relu6 and the weights are saturated
+            arrays = {name: q * 4 for name, q in arrays.items()}
+        if point == 5:  # at the kinks: SymPy has sign(0) = 0 too
+            arrays = {name: np.where(np.arange(q.size).reshape(q.shape) % 2, q, 0.0) for name, q in arrays.items()}
+        dvalue = rng.normal(size=shape)
+        value, gradients = case.run(**arrays)
+        expected_value, expected = evaluate(arrays, dvalue)
+        found = gradients(dvalue)
+        assert_close(value, expected_value, 1e-13, "value")
+        assert found.keys() == expected.keys()
+        for name, q in expected.items():
+            assert_close(found[name], q, 1e-10, f"d{name} at point {point}")
+
+
+# --- HIPS autograd: the forward pass of one replica, written again for it -------------------------------------
+
+
+def anp_sigma(z):
+    return 1 / (1 + anp.exp(-z))
+
+
+ANP_ACTIVATIONS = {
+    "identity": lambda z: z,
+    "relu": lambda z: anp.maximum(z, 0.0),
+    "relu6": lambda z: anp.minimum(anp.maximum(z, 0.0), 6.0),
+    "tanh": anp.tanh,
+    "sigmoid": anp_sigma,
+}
+ANP_GATES = {
+    "matrix": lambda x, G: anp_sigma(anp.dot(x, G)),
+    "scalar": lambda x, G: anp_sigma(anp.dot(x, G)),
+    "abs": lambda x, G: anp_sigma(anp.dot(anp.abs(x), G)),
+    "independent": lambda x, G: anp_sigma(G),
+}
+
+
+def reference(layer, q, x):
+    """What a layer of one replica computes, by its definition."""
+    if isinstance(layer, Chain):
+        for i, inner in enumerate(layer.layers):
+            x = reference(inner, {name: q[f"{i}.{name}"] for name in inner.shapes()}, x)
+        return x
+    if isinstance(layer, Scan):
+        rows = [reference(layer.cell.layer, q, x[t]) for t in range(x.shape[0])]
+        return anp.array([sum(rows[1 : t + 1], rows[0]) for t in range(len(rows))])
+    if isinstance(layer, nn.Dense):
+        z = anp.dot(x, q["W"]) + (q["b"] if layer.bias else 0.0)
+        return ANP_ACTIVATIONS[layer.activation](z)
+
+    def weights(path=""):
+        return anp.tanh(q[f"W_hat{path}"]) * anp_sigma(q[f"M_hat{path}"])
+
+    if isinstance(layer, nn.NALU):
+        a_path, m_path = ("", "") if layer.tied else ("_a", "_m")
+        a = anp.dot(x, weights(a_path))
+        m = anp.exp(anp.dot(anp.log(anp.abs(x) + layer.eps), weights(m_path)))
+        g = ANP_GATES[layer.gate](x, q["G"])
+        return g * a + (1 - g) * m
+    if isinstance(layer, nn.LogNAC):
+        return anp.exp(anp.dot(anp.log(anp.abs(x) + layer.eps), weights()))
+    return anp.dot(x, weights())
+
+
+@st.composite
+def layers(draw):
+    kind = draw(st.sampled_from(["NAC", "LogNAC", "NALU", "Dense", "chain", "scan"]))
+    inputs, hidden, outputs = (draw(st.integers(1, 4)) for _ in range(3))
+    eps = draw(st.sampled_from([1e-7, 0.1]))
+
+    def nalu(*sizes):
+        return nn.NALU(*sizes, gate=draw(st.sampled_from(list(GATES))), tied=draw(st.booleans()), eps=eps)
+
+    if kind == "NAC":
+        return nn.NAC(inputs, outputs)
+    if kind == "LogNAC":
+        return nn.LogNAC(inputs, outputs, eps=eps)
+    if kind == "NALU":
+        return nalu(inputs, outputs)
+    if kind == "Dense":
+        activation = draw(st.sampled_from(list(ANP_ACTIVATIONS)))
+        return nn.Dense(inputs, outputs, activation=activation, bias=draw(st.booleans()))
+    if kind == "chain":
+        return nn.chain(nalu(inputs, hidden), nalu(hidden, outputs))
+    return nn.scan(nn.Accumulator(draw(st.sampled_from([nn.NAC(inputs, outputs), nalu(inputs, outputs)]))))
+
+
+def draw_point(layer, rng, replicas, stacked_params, stacked_x, rows, steps=3, scale=1.0):
+    """Float64 parameters, and x with every |x| >= 0.2 scale, away from the kink at 0."""
+    lead = (replicas,)
+    params = {
+        name: rng.uniform(-1.0, 1.0, (lead if stacked_params else ()) + shape)
+        for name, shape in layer.shapes().items()
+    }
+    axes = (rows, layer.in_features) if layer.rank == 2 else (steps, rows, layer.in_features)
+    x = scale * rng.uniform(0.2, 2.0, (lead if stacked_x else ()) + axes)
+    return params, x * rng.choice([-1.0, 1.0], x.shape)
+
+
+def saturated(layer, params, x):
+    """Whether some 1 - g or 1 - y^2 is so small that the digits it loses would hide a wrong gradient."""
+    if isinstance(layer, Scan):
+        return any(saturated(layer.cell.layer, params, x[..., t, :, :]) for t in range(x.shape[-3]))
+    values = layer.values(params, x)
+    near_one = [np.max(q) for name, q in values.items() if name.rpartition(".")[2] == "g"]
+    if isinstance(layer, nn.Dense) and layer.activation in ("tanh", "sigmoid"):
+        near_one.append(np.max(np.abs(np.tanh(values["z"]))))
+    return max(near_one, default=0.0) > 1 - 1e-5
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    layer=layers(),
+    replicas=st.integers(1, 3),
+    stacked_params=st.booleans(),
+    stacked_x=st.booleans(),
+    rows=st.integers(1, 4),
+    scale=st.sampled_from([0.5, 1.0, 2.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_vjp_is_that_of_autograd(layer, replicas, stacked_params, stacked_x, rows, scale, seed):
+    rng = np.random.default_rng(seed)
+    params, x = draw_point(layer, rng, replicas, stacked_params, stacked_x, rows, scale=scale)
+    assume(not saturated(layer, params, x))
+    stacked = stacked_params or stacked_x
+    y, vjp = layer(params, x)
+    dy = rng.normal(size=y.shape)
+
+    def outputs(params, x):
+        """What each replica computes, alone."""
+        return [
+            reference(
+                layer,
+                {name: q[s] for name, q in params.items()} if stacked_params else params,
+                x[s] if stacked_x else x,
+            )
+            for s in range(replicas if stacked else 1)
+        ]
+
+    expected_y = np.stack(outputs(params, x)) if stacked else outputs(params, x)[0]
+    assert_close(y, expected_y, 1e-11, "y")
+
+    def loss(params, x):
+        parts = zip(dy if stacked else dy[None], outputs(params, x), strict=True)
+        return sum(anp.sum(given * found) for given, found in parts)
+
+    dx, dparams = vjp(dy)
+    expected_dparams, expected_dx = autograd.grad(loss, 0)(params, x), autograd.grad(loss, 1)(params, x)
+    assert_close(dx, expected_dx, 1e-10, "dx")
+    assert dparams.keys() == params.keys()
+    for name in params:
+        assert_close(dparams[name], expected_dparams[name], 1e-10, f"d{name}")
+
+
+# --- the complex step: imag(f(q + ih)) / h is f'(q) to the last bits, where f is analytic ----------------------
+
+
+def complex_step(value, arrays, name, dvalue):
+    """dL/dq for L = sum(dvalue * value), entry by entry, without a difference that could cancel."""
+    h = 1e-30
+    gradient = np.empty_like(arrays[name])
+    for index in np.ndindex(gradient.shape):
+        moved = {key: q.astype(np.complex128) for key, q in arrays.items()}
+        moved[name][index] += 1j * h
+        gradient[index] = np.sum(dvalue * (np.imag(value(**moved)) / h))
+    return gradient
+
+
+def plain_product(x, W):
+    return np.exp(np.log(x + 1e-7) @ W)
+
+
+S, B, I, O = 3, 4, 3, 2  # noqa: E741
+ANALYTIC = {
+    "nac_weight": (
+        vjps.nac_weight,
+        None,
+        [{"W_hat": (I, O), "M_hat": (I, O)}, {"W_hat": (S, I, O), "M_hat": (S, I, O)}],
+    ),
+    "linear": (
+        vjps.linear,
+        None,
+        [
+            {"x": (B, I), "W": (I, O)},
+            {"x": (S, B, I), "W": (S, I, O)},
+            {"x": (B, I), "W": (S, I, O)},
+            {"x": (S, B, I), "W": (I, O)},
+            {"x": (1, I), "W": (S, I, 1)},
+        ],
+    ),
+    "gate": (
+        vjps.gate,
+        None,
+        [
+            {"x": (B, I), "G": (I, O)},
+            {"x": (B, I), "G": (S, I, 1)},
+            {"x": (S, B, I), "G": (I, 1)},
+        ],
+    ),
+    "independent_gate": (vjps.independent_gate, None, [{"x": (B, I), "G": (O,)}, {"x": (B, I), "G": (S, O)}]),
+    "log_product": (
+        functools.partial(vjps.log_product, eps=1e-7),
+        plain_product,
+        [
+            {"x": (B, I), "W": (I, O)},
+            {"x": (B, I), "W": (S, I, O)},
+            {"x": (S, B, I), "W": (I, O)},
+        ],
+    ),
+    "mix": (
+        vjps.mix,
+        None,
+        [
+            {"g": (B, O), "a": (B, O), "m": (B, O)},
+            {"g": (S, B, 1), "a": (S, B, O), "m": (S, B, O)},
+            {"g": (S, 1, O), "a": (S, B, O), "m": (S, B, O)},
+            {"g": (1, O), "a": (S, B, O), "m": (S, B, O)},
+            {"g": (B, 1), "a": (S, B, O), "m": (S, B, O)},
+        ],
+    ),
+    "tanh": (vjps.tanh, None, [{"z": (S, B, O)}]),
+    "logistic": (vjps.logistic, None, [{"z": (S, B, O)}]),
+    "mse": (lambda y: vjps.mse(y, np.ones((S, B, O))), None, [{"y": (S, B, O)}]),
+}
+
+
+@pytest.mark.parametrize(
+    ("block", "value", "shapes"),
+    [
+        pytest.param(block, value, shapes, id=f"{name} {' '.join(map(str, shapes.values()))}".replace(" ", ""))
+        for name, (block, value, all_shapes) in ANALYTIC.items()
+        for shapes in all_shapes
+    ],
+)
+def test_analytic_blocks_agree_with_the_complex_step(block, value, shapes):
+    rng = np.random.default_rng(11)
+    arrays = {name: rng.normal(scale=1.2, size=shape) for name, shape in shapes.items()}
+    if value is plain_product:
+        arrays["x"] = np.abs(arrays["x"]) + 0.1
+    y, vjp = block(*arrays.values())
+    dy = rng.normal(size=y.shape)
+    found = vjp(dy)
+    for name, gradient in zip(arrays, found if isinstance(found, tuple) else (found,), strict=True):
+        evaluate = value or (lambda **moved: block(*moved.values())[0])
+        assert_close(gradient, complex_step(evaluate, arrays, name, dy), 1e-13, f"d{name}")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.NAC(3, 2),
+        nn.Dense(3, 2, activation="tanh"),
+        nn.chain(nn.NAC(3, 2), nn.Dense(2, 2, activation="sigmoid")),
+        nn.scan(nn.Accumulator(nn.NAC(2, 2))),
+    ],
+    ids=repr,
+)
+def test_analytic_layers_agree_with_the_complex_step(layer: Layer):
+    rng = np.random.default_rng(13)
+    params, x = draw_point(layer, rng, 2, True, False, rows=3)
+    y, vjp = layer(params, x)
+    dy = rng.normal(size=y.shape)
+    dx, dparams = vjp(dy)
+    arrays = {"x": x, **params}
+
+    def value(x, **params):
+        return layer.forward(params, x)[0]
+
+    for name, gradient in {"x": dx, **dparams}.items():
+        assert_close(gradient, complex_step(value, arrays, name, dy), 1e-13, f"d{name}")
