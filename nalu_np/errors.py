@@ -59,3 +59,19 @@ class BackendError(NaluError, RuntimeError):
 
 class MixedBackendError(BackendError, TypeError):
     """Arrays of two libraries met in one call."""
+
+
+def printable(text: str, most: int | None = 40) -> str:
+    r"""Return the text as one line that is safe to show: cut to ``most`` characters, the unprintable escaped.
+
+    Unprintable are, among others, the controls of a terminal and of the direction of writing.
+
+    Examples
+    --------
+    >>> from nalu_np.errors import printable
+    >>> print(printable("mass\x1b[31m\n"))
+    mass\x1b[31m\n
+    """
+    if most is not None and len(text) > most:
+        text = text[: most - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

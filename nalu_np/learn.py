@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backend import SPLIT, Streams, from_numpy, to_numpy
-from .errors import TableError
+from .errors import TableError, printable
 from .layer import Layer, chain, replica
 from .optim import Adam
 from .readout import EXACT, Formula, formula, relative_error
-from .tasks.tables import Table, printable
+from .tasks.tables import Table
 from .train import Result, Segment, fit
 from .units import NAC, NALU, LogNAC
 

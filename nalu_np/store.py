@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backend import DTYPES, from_numpy, namespace, to_numpy
-from .errors import DTypeError, ModelFileError, OptionError, ParameterError
+from .errors import DTypeError, ModelFileError, OptionError, ParameterError, printable
 from .layer import REGISTRY, Layer, Parametric, Params, check_names, check_shapes, from_config
 
 FORMAT = "nalu_np model"
@@ -182,7 +182,9 @@ def _content(layer: Layer, params: Params, meta: object) -> bytes:
         text = json.dumps(header, allow_nan=False, indent=1).encode()
         unchanged = json.loads(text) == header
     except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(f"save: meta and the layer's options must be JSON: {_line(error)}") from None
+        raise OptionError(
+            f"save: meta and the layer's options must be JSON: {printable(str(error), 400)}"
+        ) from None
     if not unchanged:
         raise OptionError("save: JSON would change meta or the layer's options; use lists, and text as keys")
     if len(text) > MOST_HEADER:
@@ -356,13 +358,6 @@ def _explained(path: Path, wording: str, *kinds: type[Exception]) -> Iterator[No
     try:
         yield
     except kinds as error:
-        reason = _line(getattr(error, "strerror", None) or error) or type(error).__name__
+        reason = printable(str(getattr(error, "strerror", None) or error), 400) or type(error).__name__
         message = reason if isinstance(error, ModelFileError) else wording.format(reason)
-        raise ModelFileError(f"{_line(os.fsdecode(path), 4096)}: {message}") from None
-
-
-def _line(text: object, most: int = 400) -> str:
-    """One line that is safe to show: cut, and without control characters."""
-    line = str(text)
-    line = line[: most - 1] + "…" if len(line) > most else line
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        raise ModelFileError(f"{printable(os.fsdecode(path), None)}: {message}") from None

@@ -780,7 +780,6 @@ BAD_HEADERS = {
     "layer of other names": (edited("layer", nn.Dense(2, 1).config()), "missing: W, b; unknown: M_hat, W_hat"),
     "layer of other shapes": (edited("layer", "in_features", 3), "W_hat has shape (2, 1), expected (3, 1)"),
     "layer of huge shapes": (edited("layer", "in_features", 10**4000), "NAC(1000"),
-    "layer of no hash": (edited("layer", "type", []), "unhashable"),
     "cell": (edited("layer", {"type": "Accumulator", "layer": LAYER.config()}), "Accumulator(NAC(2, 1)) is not"),
 }
 

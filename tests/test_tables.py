@@ -11,8 +11,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nalu_np.errors import FileError, NaluError, TableError
-from nalu_np.tasks.tables import Table, printable, read_table
+from nalu_np.errors import FileError, NaluError, TableError, printable
+from nalu_np.tasks.tables import Table, read_table
 
 NEWLINE = re.compile(r"\r\n|\r|\n")
 NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -174,7 +174,7 @@ def test_columns_come_in_the_order_asked_for_as_a_copy(tmp_path):
 
 
 def test_a_missing_column_gets_the_near_names_first():
-    table = Table("t.csv", ("a", "masse", "mass"), np.zeros((1, 3)), ("label",), (2,))
+    table = Table("t.csv", ("a", "masse", "mass"), np.zeros((1, 3)), ("label",), (2,), ("x",))
     with pytest.raises(TableError) as caught:
         table.columns(["a", "mas"])
     assert str(caught.value) == (
@@ -187,7 +187,7 @@ def test_a_missing_column_gets_the_near_names_first():
 
 
 def test_a_table_is_equal_only_to_itself():
-    table, other = (Table("t.csv", ("x",), np.zeros((2, 1)), (), (2, 3)) for _ in range(2))
+    table, other = (Table("t.csv", ("x",), np.zeros((2, 1)), (), (2, 3), ("", "")) for _ in range(2))
     assert table == table
     assert table != other
     assert len({table, other}) == 2
@@ -195,7 +195,7 @@ def test_a_table_is_equal_only_to_itself():
 
 def test_a_long_list_of_columns_is_cut():
     names = tuple(f"x{i}" for i in range(100))
-    table = Table("t.csv", names, np.zeros((1, 100)), (), (2,))
+    table = Table("t.csv", names, np.zeros((1, 100)), (), (2,), ("",))
     with pytest.raises(TableError, match=r"'x8', 'x9' and 90 more$"):
         table.columns(["velocity"])
 
@@ -366,7 +366,7 @@ def test_hostile_names_and_cells_cannot_reach_the_terminal(tmp_path, rows):
 
 
 def test_a_hostile_path_cannot_reach_the_terminal():
-    table = Table(f"t{HOSTILE}.csv", ("x",), np.zeros((1, 1)), ("label",), (2,))
+    table = Table(f"t{HOSTILE}.csv", ("x",), np.zeros((1, 1)), ("label",), (2,), ("x",))
     for name in ["y", "label"]:
         with pytest.raises(TableError) as caught:
             table.columns([name])
@@ -391,3 +391,17 @@ def test_any_file_is_a_table_or_one_line(scratch, content):
         assert np.isfinite(table.values).all()
         assert table.values.shape == (len(table.lines), len(table.names))
         assert not set(table.names) & set(table.left_out)
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("a,name\n1,x\n2,y\n", ("x", "y")),
+        ("a,name,other\n1,,p\n2,y,q\n", ("p", "q")),
+        ("a,b\n1,2\n\n3,4\n", ("line 2", "line 4")),
+    ],
+)
+def test_labels_come_from_the_first_column_of_words(tmp_path, text, labels):
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    assert read_table(path, only=["a"]).labels == labels

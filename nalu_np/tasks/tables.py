@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import TableError
+from ..errors import TableError, printable
 
 MOST_COLUMNS = 1000
 
@@ -134,21 +134,6 @@ def read_table(path: str | os.PathLike[str], *, only: Sequence[str] | None = Non
     )
     table.columns(only or ())  # a column that was asked for must not be left out
     return table
-
-
-def printable(text: str, most: int | None = 40) -> str:
-    r"""Return the text as one line that is safe to show: cut to ``most`` characters, the unprintable escaped.
-
-    Unprintable are, among others, the controls of a terminal and of the direction of writing.
-
-    Examples
-    --------
-    >>> print(printable("mass\x1b[31m\n"))
-    mass\x1b[31m\n
-    """
-    if most is not None and len(text) > most:
-        text = text[: most - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _quoted(text: str) -> str:
