@@ -141,7 +141,7 @@ class Parametric:
         return ()
 
     def penalty(self, params: Params, x: Array, step: int) -> tuple[Array, dict[str, Any]] | None:
-        """Regulariser at a step (from 1): its value (S) and its gradient by name; None if there is none."""
+        """Regulariser at a step (from 1): its value (S) and its gradient for every name; None if there is none."""
         return None
 
     def project(self, params: Params) -> Params:
@@ -178,8 +178,8 @@ class Parametric:
         >>> {name: value.shape for name, value in nn.NAC(2, 1).init(seed=0, replicas=64).items()}
         {'W_hat': (64, 2, 1), 'M_hat': (64, 2, 1)}
         """
-        if not isinstance(seed, int) or seed < 0:
-            raise OptionError(f"init: seed must be an integer >= 0, got {seed!r}")
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+            raise OptionError(f"init: seed must be an integer >= 0, got {seed!r:.60}")
         streams = Streams(seed, replicas, INIT)
         return {
             name: streams.stack(lambda rng, name=name: self.draw(name, rng), dtype_name(dtype))  # type: ignore[misc]

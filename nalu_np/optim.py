@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from .backend import Array, namespace
 from .errors import OptionError
 
@@ -18,15 +20,18 @@ State = tuple[Any, ...]
 
 
 class Optimizer(Protocol):
-    """What `fit` asks of an optimiser."""
+    """What `fit` asks of an optimiser; its state is a flat tuple of arrays (S, P)."""
 
     def init(self, theta: Array) -> State: ...
     def update(self, gradient: Array, state: State, step: int) -> tuple[Any, State]: ...
 
 
-def _positive(owner: object, name: str, value: object) -> None:
-    if not isinstance(value, float | int) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise OptionError(f"{type(owner).__name__}: {name} must be a number > 0, got {value!r}")
+def _set_number(owner: object, name: str) -> None:
+    """Make an option a plain float: a NumPy float64 would silently turn float32 parameters into float64."""
+    value = getattr(owner, name)
+    if not isinstance(value, float | int | np.floating) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise OptionError(f"{type(owner).__name__}: {name} must be a number > 0, got {value!r:.60}")
+    object.__setattr__(owner, name, float(value))
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class SGD:
     lr: float = 1e-2
 
     def __post_init__(self) -> None:
-        _positive(self, "lr", self.lr)
+        _set_number(self, "lr")
 
     def init(self, theta: Array) -> State:
         """No state."""
@@ -86,10 +91,15 @@ class Adam:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        _positive(self, "lr", self.lr)
-        _positive(self, "eps", self.eps)
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise OptionError(f"Adam: betas must be two numbers with 0 <= beta < 1, got {self.betas!r}")
+        _set_number(self, "lr")
+        _set_number(self, "eps")
+        try:
+            b1, b2 = (float(beta) for beta in self.betas)
+        except (TypeError, ValueError):
+            b1 = b2 = math.nan
+        if not (0 <= b1 < 1 and 0 <= b2 < 1):
+            raise OptionError(f"Adam: betas must be two numbers with 0 <= beta < 1, got {self.betas!r:.60}")
+        object.__setattr__(self, "betas", (b1, b2))
 
     def init(self, theta: Array) -> State:
         """Both moments are 0."""

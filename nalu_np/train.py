@@ -59,7 +59,7 @@ class Result:
         Each replica's parameters at the end of its best segment: the lowest validation loss, or without
         validation the lowest training loss.
     history : dict
-        "step" (K); "loss" (K, S), the mean training loss of the segment; "valid_loss" (K, S) at its end;
+        "loss" (K, S), the mean training loss of the segment; "valid_loss" (K, S) at its end;
         "penalty" (K, S) where the layer has one. NaN from where a replica diverged.
     best : int
         Position of the replica with the lowest loss of all.
@@ -166,7 +166,7 @@ def fit(
             run.check(*held_out)
         while run.step < steps:
             record = run.segment(batches, min(every, steps - run.step), held_out)
-            for name, row in {"step": np.array(run.step), **record}.items():
+            for name, row in record.items():
                 history.setdefault(name, []).append(row)
             segment = Segment(run.step, steps, record["loss"], record.get("valid_loss"))
             if callback is not None and callback(segment):
@@ -272,7 +272,7 @@ def _keep_freed_memory() -> None:
 def _check_options(model: object, loss: object, **counts: object) -> None:
     if not isinstance(model, Layer):
         raise OptionError(f"fit: expected a layer, got {model!r:.200}")
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise OptionError(f"fit: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     for name, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

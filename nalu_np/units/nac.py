@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,16 @@ from ..errors import OptionError
 from ..layer import INITIALIZERS, Layer, Parametric, Params, Values, Vjp, check_choice, register
 from ..vjps import linear, log_product, nac_weight
 
+if TYPE_CHECKING:
+    from .nalu import NALU
 
-def check_eps(owner: object, eps: object) -> None:
-    """Raise OptionError unless eps is a positive number."""
-    if not isinstance(eps, float | int) or isinstance(eps, bool) or not 0 < eps < 1:
+
+def set_eps(owner: LogNAC | NALU) -> None:
+    """Make eps a plain float, or raise OptionError: a NumPy float64 would turn float32 into float64."""
+    eps = owner.eps
+    if not isinstance(eps, float | np.floating) or not 0 < eps < 1:
         raise OptionError(f"{type(owner).__name__}: eps must be a number with 0 < eps < 1, got {eps!r:.60}")
+    object.__setattr__(owner, "eps", float(eps))
 
 
 @register
@@ -135,7 +140,7 @@ class LogNAC(NAC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_eps(self, self.eps)
+        set_eps(self)
 
     @classmethod
     def examples(cls) -> Sequence[Parametric]:

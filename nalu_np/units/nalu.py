@@ -14,7 +14,7 @@ from ..backend import Array, Streams
 from ..errors import OptionError
 from ..layer import INITIALIZERS, Layer, Parametric, Params, Values, Vjp, check_choice, register
 from ..vjps import abs_gate, gate, independent_gate, linear, log_product, mix, nac_weight
-from .nac import check_eps
+from .nac import set_eps
 
 GATES = {"matrix": gate, "scalar": gate, "abs": abs_gate, "independent": independent_gate}
 
@@ -74,7 +74,7 @@ class NALU(Layer):
             raise OptionError(f"NALU: tied must be True or False, got {self.tied!r}")
         check_choice(self, "gate", self.gate, list(GATES))
         check_choice(self, "initializer", self.initializer, list(INITIALIZERS))
-        check_eps(self, self.eps)
+        set_eps(self)
 
     @classmethod
     def examples(cls) -> Sequence[Parametric]:
