@@ -5,13 +5,18 @@ A derivative is measured along a random direction v, one for each named argument
     n(h) = (L(q - 2 h v) - 8 L(q - h v) + 8 L(q + h v) - L(q + 2 h v)) / (12 h),   L(q) = sum(dy * y(q))
 
 at h and h / 2, extrapolated, and compared with the vjp's sum(dq * v): relative to the larger of the two, but never
-finer than the rounding of L allows.
+finer than the rounding of L allows. A long step may bend or cross a kink and a short one drowns in rounding, but a
+wrong slope is wrong at every step: it is accused only where the measurements at two steps have settled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,17 +24,18 @@ from numpy.typing import NDArray
 
 from .backend import Array, from_numpy, to_numpy
 from .errors import GradientError
-from .layer import REGISTRY, Cell, Layer, chain, from_config, overrides, scan
+from .layer import REGISTRY, Cell, Layer, Parametric, Vjp, chain, from_config, scan
 
 Host = NDArray[Any]
 HostParams = dict[str, Host]
 
-STEP = 1e-3
+STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-6)  # a later one counts where an earlier one leaves doubt
 TOLERANCE = 1e-6
+SETTLED = 1e-7  # how near two measurements of a slope must be
 
 
 class _KinkError(Exception):
-    """The measured derivative does not settle: a kink lies within a step."""
+    """The measured derivative does not settle: the point lies at a kink, or rounding is all there is."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +77,40 @@ def directional_error(value: Callable[[float], float], slope: float, magnitude: 
     -------
     float
         |measured - slope| relative to the larger of the two, or to where rounding begins to count.
+
+    Raises
+    ------
+    _KinkError
+        If the measured slope settles at too few steps to say so.
     """
+    middle = value(0.0)
 
-    def measured(h: float) -> float:
-        near, far = value(h) - value(-h), value(2 * h) - value(-2 * h)
-        return (8 * near - far) / (12 * h)
+    def around(t: float) -> tuple[float, float]:
+        ahead, behind = value(t), value(-t)
+        return ahead - behind, ahead - 2 * middle + behind
 
-    coarse, fine = measured(STEP), measured(STEP / 2)
-    rounding = 8 * np.finfo(np.float64).eps * magnitude / STEP
-    scale = max(abs(slope), abs(fine), np.finfo(np.float64).tiny)
-    if not np.isfinite(coarse + fine) or abs(coarse - fine) > 1e-3 * scale + rounding:
+    errors: list[float] = []
+    for h in STEPS:
+        (half, half_bend), (one, one_bend), (two, _) = around(h / 2), around(h), around(2 * h)
+        coarse, fine = (8 * one - two) / (12 * h), (8 * half - one) / (6 * h)
+        rounding = 32 * np.finfo(np.float64).eps * magnitude / h
+        scale = max(abs(slope), abs(fine), np.finfo(np.float64).tiny)
+        # Where L is smooth its bend shrinks with the square of the step; at a kink, with the step alone.
+        jump = (4 * half_bend - one_bend) / h
+        settled = max(abs(coarse - fine), abs(jump)) <= SETTLED * scale + rounding
+        # A short step at which rounding is all there is must not forgive what a long one has seen.
+        blind = errors and h < STEPS[0] and rounding > TOLERANCE * scale
+        if blind or not settled:
+            continue
+        errors.append(abs(fine + (fine - coarse) / 15 - slope) / (scale + rounding / TOLERANCE))
+        if errors[-1] <= TOLERANCE / 100:
+            break
+    if math.isfinite(middle) and not math.isfinite(slope):
+        return math.inf
+    error = min(errors, default=math.inf)
+    if error > TOLERANCE and len(errors) < 2:
         raise _KinkError
-    extrapolated = fine + (fine - coarse) / 15
-    return abs(extrapolated - slope) / (scale + rounding / TOLERANCE)
+    return error
 
 
 def gradcheck(
@@ -127,32 +154,38 @@ def gradcheck(
     """
     rng = np.random.default_rng(seed)
     for _ in range(20):
-        given_params = _draw_params(layer, rng) if params is None else _host(params)
-        given_x = _draw_x(layer, rng, 3) if x is None else _host({"x": x})["x"]
+        given_params = _draw_params(layer, rng) if params is None else _doubles(params)
+        given_x = _draw_x(layer, rng, 3) if x is None else to_numpy(x).astype(np.float64)
         try:
-            errors = _gradients(layer, given_params, given_x, rng, full)
+            with np.errstate(over="ignore", invalid="ignore"):
+                errors = _gradients(layer, given_params, given_x, rng, full)
         except _KinkError:
             if params is not None and x is not None:
                 break
             continue
-        for name, error in errors.items():
-            if not error <= tolerance:
+        for name, scaled in errors.items():
+            worst = int(np.argmax(scaled))
+            if not scaled[worst] <= tolerance:
+                shape = {**given_params, "x": given_x}[name].shape
+                entry = [int(i) for i in np.unravel_index(worst, shape)] if full else ""
                 raise GradientError(
-                    f"{layer!r}: d{name} is not the derivative: it differs by {error:.1e} of its size from the "
-                    f"measured slope (allowed {tolerance:.0e})"
+                    f"{layer!r}: d{name}{entry} is not the derivative: it differs by {scaled[worst]:.1e} of its "
+                    f"size from the measured slope (allowed {tolerance:.0e})"
                 )
-        return Report(repr(layer), 1, errors)
-    raise GradientError(f"{layer!r}: the measured slope does not settle; the point lies at a kink or overflows")
+        return Report(repr(layer), 1, {name: max(scaled) for name, scaled in errors.items()})
+    raise GradientError(
+        f"{layer!r}: the measured slope does not settle; the point lies at a kink, overflows or is all rounding"
+    )
 
 
 def check_layer(layer: Layer, *, seed: int = 0, examples: int = 1) -> Report:
     """Check the whole contract of a layer at random points, in its gradient and beyond.
 
-    Shapes and names; the gradient of every argument; a vjp that is linear, gives zeros for zeros, gives the same
-    bits twice, and is not disturbed by another; inputs left alone; strided inputs; replicas stacked or one by one,
-    to the same bits; rows permuted, single or none; float32 near float64; initial values that do not depend on
-    other replicas; options that rebuild the layer; a projection that is idempotent and a penalty whose gradient is
-    its derivative.
+    Options that rebuild the layer, and initial values that do not depend on other replicas; the gradient of every
+    argument; shapes, names and dtypes; a vjp that is linear, gives zeros for zeros, gives the same bits twice, and
+    is not disturbed by another; inputs left alone, read-only, or strided; replicas stacked or one by one, to the
+    same bits; what replicas share gets the sum of their gradients; rows permuted, single or none; float32 near
+    float64; a projection that is idempotent and a penalty whose gradient is its derivative.
 
     Parameters
     ----------
@@ -179,33 +212,60 @@ def check_layer(layer: Layer, *, seed: int = 0, examples: int = 1) -> Report:
     5
     """
     worst: dict[str, float] = {}
-    _check_options(layer, seed)
+    with _clause(layer, "options"):
+        _check_options(layer, seed)
     for example in range(examples):
         rng = np.random.default_rng((seed, example))
-        report = gradcheck(layer, seed=int(rng.integers(2**31)))
+        with _clause(layer, "gradient"):
+            report = gradcheck(layer, seed=int(rng.integers(2**31)))
+            case = _Case(layer, rng)
         for name, error in report.errors.items():
             worst[name] = max(worst.get(name, 0.0), error)
-        case = _Case(layer, rng)
         for clause in (
             case.shapes,
-            case.vjp_properties,
             case.inputs_untouched,
+            case.read_only,
+            case.vjp_properties,
             case.strides,
             case.replicas,
+            case.shared,
             case.rows,
+            case.no_rows,
             case.precision,
-            case.regularisation,
+            case.projection,
+            case.penalties,
         ):
-            with np.errstate(over="ignore"):
+            with _clause(layer, clause.__name__):
                 clause()
     return Report(repr(layer), examples, worst)
+
+
+@contextmanager
+def _clause(layer: Layer, name: str) -> Iterator[None]:
+    """Any error becomes a GradientError that names the clause; overflow is none."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except GradientError:
+        raise
+    except Exception as error:
+        raise GradientError(f"{layer!r}: {name}: {type(error).__name__}: {error}") from error
 
 
 # --- points -----------------------------------------------------------------------------------------------------
 
 
 def _host(arrays: Mapping[str, Any]) -> HostParams:
-    return {name: to_numpy(array).astype(np.float64) for name, array in arrays.items()}
+    return {name: to_numpy(array) for name, array in arrays.items()}
+
+
+def _doubles(arrays: Mapping[str, Any]) -> HostParams:
+    return {name: array.astype(np.float64) for name, array in _host(arrays).items()}
+
+
+def _host_gradients(dx: Any, dparams: Mapping[str, Any]) -> HostParams:
+    given = {} if dx is None else {"dx": dx}
+    return _host({**given, **{f"d{name}": value for name, value in dparams.items()}})
 
 
 def _device(arrays: Mapping[str, Host], dtype: str = "float64") -> dict[str, Array]:
@@ -229,41 +289,50 @@ def _draw_x(layer: Layer, rng: np.random.Generator, rows: int, replicas: int | N
     return np.asarray(rng.choice([0.05, 1.0, 1.0, 20.0]) * rng.uniform(0.5, 2.0, shape) * signs)
 
 
+def _direction(point: Host, rng: np.random.Generator) -> Host:
+    """Steps relative to each entry, so that a small x is not carried across the kink at 0."""
+    signs = rng.choice([-1.0, 1.0], point.shape)
+    return np.asarray(rng.uniform(0.5, 1.5, point.shape) * signs * (np.abs(point) + 0.01))
+
+
 def _gradients(
     layer: Layer, params: HostParams, x: Host, rng: np.random.Generator, full: bool
-) -> dict[str, float]:
-    """Scaled error of each argument's gradient, along one direction or along every axis."""
+) -> dict[str, list[float]]:
+    """Scaled errors of each argument's gradient, along one direction or along every axis."""
+    _require("x" not in params, layer, "no parameter may have the name x")
+    arguments = {**params, "x": x}
     y, vjp = layer(_device(params), from_numpy(x, "float64"))
     dy = rng.normal(size=y.shape)
     dx, dparams = vjp(from_numpy(dy, "float64"))
-    arguments, gradients = {**params, "x": x}, {**_host(dparams), **_host({"x": dx})}
-    errors = {}
+    _require(dx is not None, layer, "vjp(dy) must give dx")
+    _require(dparams.keys() == params.keys(), layer, f"dparams must have the names {list(params)}")
+    gradients = _host({**dparams, "x": dx})
+
+    def terms(name: str, shift: Host | float) -> Host:
+        """The terms of L = sum(dy * y), with one argument shifted."""
+        moved = _device({**arguments, name: arguments[name] + shift})
+        return np.asarray(dy * to_numpy(layer.surrogate(moved, moved.pop("x"))))
+
+    # What is far below 1 counts as rounding: a sigmoid may stop at 2e-35, and its vjp need not know.
+    magnitude = float(np.abs(terms("x", 0.0)).sum()) + 1e-20
+    errors: dict[str, list[float]] = {}
     for name, point in arguments.items():
-        if gradients[name].shape != point.shape:
-            raise GradientError(f"{layer!r}: d{name} has shape {gradients[name].shape}, not {point.shape}")
-        # Steps relative to each entry, so that a small x is not carried across the kink at 0.
-        reach = rng.normal(size=point.shape) * (np.abs(point) + 0.01)
-        axes = np.eye(point.size).reshape(-1, *point.shape) if full else np.ones((1, *point.shape))
-        errors[name] = max(
-            (
-                directional_error(
-                    lambda t, v=axis * reach, name=name: _weighted(layer, arguments, name, t * v, dy)[0],  # type: ignore[misc]
-                    float(np.sum(gradients[name] * axis * reach)),
-                    _weighted(layer, arguments, name, 0 * reach, dy)[1],
-                )
-                for axis in axes
-            ),
-            default=0.0,
-        )
+        found = gradients[name].shape
+        _require(found == point.shape, layer, f"d{name} has shape {found}, not {point.shape}")
+        reach = _direction(point, rng)
+        axes = np.ones((1, *point.shape))
+        if full and point.size:
+            axes = np.eye(point.size).reshape(-1, *point.shape)
+        errors[name] = []
+        for axis in axes:
+            v = axis * reach
+
+            def value(t: float, name: str = name, v: Host = v) -> float:
+                return float(terms(name, t * v).sum())
+
+            slope = float(np.sum(gradients[name] * v))
+            errors[name].append(directional_error(value, slope, magnitude))
     return errors
-
-
-def _weighted(layer: Layer, arguments: HostParams, name: str, shift: Host, dy: Host) -> tuple[float, float]:
-    """L = sum(dy * y) with one argument shifted, and the sum of its absolute terms."""
-    moved = _device({**arguments, name: arguments[name] + shift})
-    x = moved.pop("x")
-    terms = dy * to_numpy(layer.surrogate(moved, x))
-    return float(terms.sum()), float(np.abs(terms).sum())
 
 
 # --- the contract -----------------------------------------------------------------------------------------------
@@ -278,18 +347,37 @@ def _same(a: Mapping[str, Host], b: Mapping[str, Host]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def _close(a: Mapping[str, Host], b: Mapping[str, Host], tolerance: float = 1e-9) -> bool:
-    """Equal up to rounding, relative to the largest entry of each array."""
-    return a.keys() == b.keys() and all(
-        a[name].shape == b[name].shape
-        and bool(np.all(np.abs(a[name] - b[name]) <= tolerance * max(np.abs(b[name]).max(initial=0.0), 1e-9)))
-        for name in a
-    )
+def _largest(arrays: Mapping[str, Host]) -> dict[str, float]:
+    return {name: float(np.abs(array).max(initial=0.0)) for name, array in arrays.items()}
+
+
+def _gap(a: Mapping[str, Host], b: Mapping[str, Host], sizes: Mapping[str, float]) -> float:
+    """Largest difference between two sets of arrays, relative to their sizes: up to rounding, less than TOLERANCE.
+
+    A small gradient may be the difference of large terms, so the largest of all sizes counts a thousandth.
+    """
+    floor = 1e-3 * max(sizes.values()) + np.finfo(np.float64).tiny
+    if a.keys() != b.keys() or any(a[name].shape != b[name].shape for name in a):
+        return math.inf
+    return max(float(np.abs(a[name] - b[name]).max(initial=0.0)) / (sizes[name] + floor) for name in a)
+
+
+def _close(a: Mapping[str, Host], b: Mapping[str, Host]) -> bool:
+    return _gap(a, b, _largest(b)) < TOLERANCE
+
+
+def _classes(part: Parametric) -> dict[str, type[Parametric]]:
+    """The classes of a layer and of all that it is made of, by name."""
+    inner = (_classes(inner) for inner in part.parts)
+    return {name: cls for classes in inner for name, cls in classes.items()} | {type(part).__name__: type(part)}
 
 
 def _check_options(layer: Layer, seed: int) -> None:
-    registry = {**REGISTRY, type(layer).__name__: type(layer)}
-    _require(from_config(layer.config(), registry) == layer, layer, "config() must rebuild an equal layer")
+    config = json.loads(json.dumps(layer.config()))
+    rebuilt = from_config(config, {**REGISTRY, **_classes(layer)})
+    # By vars too: == sees the fields of a dataclass alone, and so does config().
+    options, expected = ({k: v for k, v in vars(part).items() if k != "_shapes"} for part in (rebuilt, layer))
+    _require(rebuilt == layer and options == expected, layer, "config() must rebuild an equal layer")
     together, alone = _host(layer.init(seed, 5)), _host(layer.init(seed, [3]))
     _require(list(together) == list(layer.shapes()), layer, "init() must give the names of shapes(), in order")
     for name, shape in layer.shapes().items():
@@ -306,161 +394,223 @@ class _Case:
 
     def __init__(self, layer: Layer, rng: np.random.Generator) -> None:
         self.layer, self.rng = layer, rng
-        self.replicas_count = int(rng.integers(1, 4))
-        self.row_count = int(rng.integers(1, 5))
+        self.replicas_count = int(rng.integers(2, 4))
+        self.row_count = int(rng.integers(2, 5))
         self.params = _draw_params(layer, rng, self.replicas_count)
         self.x = _draw_x(layer, rng, self.row_count, self.replicas_count)
+        self.dy = rng.normal(size=(*self.x.shape[:-1], layer.out_features))
+
+    def require(self, holds: bool, clause: str) -> None:
+        _require(holds, self.layer, clause)
+
+    @cached_property
+    def here(self) -> dict[str, Host]:
+        """What the layer gives at this point."""
+        return self.run(self.params, self.x, self.dy)
 
     def run(
-        self, params: HostParams, x: Host, dy: Host | None = None, dtype: str = "float64", need_dx: bool = True
+        self, params: HostParams, x: Host, dy: Host, dtype: str = "float64", need_dx: bool = True
     ) -> dict[str, Host]:
         """Value and gradients on the host: y, dx and d<name>."""
         y, vjp = self.layer(_device(params, dtype), from_numpy(x, dtype))
-        dx, dparams = vjp(from_numpy(self.cotangent(y.shape) if dy is None else dy, dtype), need_dx=need_dx)
-        _require(need_dx or dx is None, self.layer, "vjp(dy, need_dx=False) must give None for dx")
-        given = {"dx": dx} if need_dx else {}
-        return {
-            "y": to_numpy(y),
-            **{name: to_numpy(value) for name, value in given.items()},
-            **{f"d{name}": to_numpy(value) for name, value in dparams.items()},
-        }
+        got = to_numpy(y)
+        right = got.shape == dy.shape and got.dtype == dtype
+        self.require(right, f"y must be {dtype} {dy.shape}, got {got.dtype} {got.shape}")
+        return {"y": got, **self.pull(vjp, dy, dtype, need_dx)}
 
-    def cotangent(self, shape: tuple[int, ...]) -> Host:
-        """A dy that depends on the shape alone."""
-        return np.random.default_rng(shape).normal(size=shape)
+    def pull(self, vjp: Vjp, dy: Host, dtype: str = "float64", need_dx: bool = True) -> dict[str, Host]:
+        """Gradients on the host: dx, where it is asked for, and d<name>."""
+        dx, dparams = vjp(from_numpy(dy, dtype), need_dx=need_dx)
+        self.require(need_dx or dx is None, "vjp(dy, need_dx=False) must give None for dx")
+        return _host_gradients(dx if need_dx else None, dparams)
 
     def shapes(self) -> None:
-        """y is (S, B, O); each gradient has its argument's shape and dtype; dparams has the names of params."""
-        S, features = self.replicas_count, self.layer.out_features
+        """Each gradient has its argument's shape and dtype, and dparams the names of params, in order."""
+        expected = {"y": self.dy.shape, "dx": self.x.shape}
+        expected |= {f"d{name}": value.shape for name, value in self.params.items()}
         for dtype in ("float64", "float32"):
-            got = self.run(self.params, self.x, dtype=dtype)
-            expected = {"y": (*self.x.shape[:-1], features), "dx": self.x.shape}
-            expected |= {f"d{name}": (S, *shape) for name, shape in self.layer.shapes().items()}
-            _require(list(got) == list(expected), self.layer, f"dparams must have the names {list(self.params)}")
+            got = self.run(self.params, self.x, self.dy, dtype)
+            self.require(list(got) == list(expected), f"dparams must have the names {list(self.params)}, in order")
             for name, shape in expected.items():
-                clause = f"{name} must be {dtype} {shape}, got {got[name].dtype} {got[name].shape}"
-                _require(got[name].shape == shape and got[name].dtype == dtype, self.layer, clause)
-        shared = self.run(self.params, self.x[0])
-        _require(shared["y"].shape == got["y"].shape, self.layer, "a shared x must give y with replicas")
-        _require(shared["dx"].shape == self.x[0].shape, self.layer, "a shared x must get a dx of its own shape")
+                right = got[name].shape == shape and got[name].dtype == dtype
+                self.require(right, f"{name} must be {dtype} {shape}, got {got[name].dtype} {got[name].shape}")
+        values = self.layer.values(_device(self.params, dtype), from_numpy(self.x, dtype))
+        self.require(np.array_equal(to_numpy(values["y"]), got["y"]), "values() must hold the y of a call")
 
     def vjp_properties(self) -> None:
         """Linear in dy; zeros for zeros; the same bits twice, also with another vjp alive; need_dx spares dx."""
         y, vjp = self.layer(_device(self.params), from_numpy(self.x, "float64"))
-        one, two = self.rng.normal(size=(2, *y.shape))
-
-        def pull(dy: Host) -> dict[str, Host]:
-            dx, dparams = vjp(from_numpy(dy, "float64"))
-            return {"x": to_numpy(dx), **_host(dparams)}
-
-        first, second = pull(one), pull(two)
-        other = {name: value + 0.5 for name, value in self.params.items()}
-        self.run(other, self.x)
-        _require(_same(pull(one), first), self.layer, "vjp called twice must give the same bits")
+        one, two = self.dy, self.rng.normal(size=self.dy.shape)
+        before = to_numpy(y)
+        held = vjp(from_numpy(one, "float64"))
+        first = _host_gradients(*held)
+        second = self.pull(vjp, two)
+        self.run({name: value + 0.5 for name, value in self.params.items()}, 1.5 * self.x, two)
+        kept = np.array_equal(to_numpy(y), before) and _same(_host_gradients(*held), first)
+        self.require(kept, "what a call or a vjp has given must not change later")
+        self.require(_same(self.pull(vjp, one), first), "vjp called twice must give the same bits")
         combined = {name: 2 * first[name] - 3 * second[name] for name in first}
         # Relative to the terms, not to their difference, which may cancel.
-        size = {name: 2 * np.abs(first[name]).max() + 3 * np.abs(second[name]).max() + 1e-9 for name in first}
-        linear = pull(2 * one - 3 * two)
-        gap = max(float((np.abs(linear[name] - combined[name]) / size[name]).max()) for name in first)
-        _require(gap < 1e-9, self.layer, f"vjp must be linear in dy; it misses by {gap:.1e}")
-        zero = pull(0 * one)
-        _require(not any(value.any() for value in zero.values()), self.layer, "vjp(0) must be 0")
-        full, spared = self.run(self.params, self.x), self.run(self.params, self.x, need_dx=False)
-        full.pop("dx")
-        _require(_same(full, spared), self.layer, "need_dx=False must not change dparams")
+        largest = _largest(first), _largest(second)
+        sizes = {name: 2 * largest[0][name] + 3 * largest[1][name] for name in first}
+        gap = _gap(self.pull(vjp, 2 * one - 3 * two), combined, sizes)
+        self.require(gap < TOLERANCE, f"vjp must be linear in dy; it misses by {gap:.1e}")
+        self.require(not any(v.any() for v in self.pull(vjp, 0 * one).values()), "vjp(0) must be 0")
+        first.pop("dx")
+        self.require(_same(self.pull(vjp, one, need_dx=False), first), "need_dx=False must not change dparams")
 
     def inputs_untouched(self) -> None:
-        """Nothing is written to what was given, and read-only arrays are fine."""
-        params, x = _device(self.params), from_numpy(self.x, "float64")
-        y, vjp = self.layer(params, x)
-        dy = from_numpy(self.cotangent(y.shape), "float64")
+        """Nothing is written to what was given."""
+        params, x, dy = _device(self.params), from_numpy(self.x, "float64"), from_numpy(self.dy, "float64")
+        _, vjp = self.layer(params, x)
+        vjp(dy)
+        given = {**self.params, "x": self.x, "dy": self.dy}
+        after = _host({**params, "x": x, "dy": dy})
+        changed = [name for name in given if not np.array_equal(after[name], given[name])]
+        self.require(not changed, f"a layer must not write to its inputs; it writes to {', '.join(changed)}")
+
+    def read_only(self) -> None:
+        """Inputs that cannot be written are fine."""
+        params, x, dy = _device(self.params), from_numpy(self.x, "float64"), from_numpy(self.dy, "float64")
         for array in (*params.values(), x, dy):
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
+        _, vjp = self.layer(params, x)
         vjp(dy)
-        _require(
-            _same(
-                _host({**params, "x": x, "dy": dy}), {**self.params, "x": self.x, "dy": self.cotangent(y.shape)}
-            ),
-            self.layer,
-            "a layer must not write to its inputs",
-        )
 
     def strides(self) -> None:
         """Inputs that are not contiguous give the same numbers."""
-        doubled = {name: np.repeat(value, 2, axis=-1) for name, value in {**self.params, "x": self.x}.items()}
-        strided = {name: value[..., ::2] for name, value in _device(doubled).items()}
-        y, _ = self.layer({name: strided[name] for name in self.params}, strided["x"])
-        expected = self.run(self.params, self.x)["y"]
-        _require(_close({"y": to_numpy(y)}, {"y": expected}), self.layer, "strided inputs must give the same y")
+        given = {**self.params, "x": self.x, "dy": self.dy}
+        doubled = _device({name: np.repeat(value, 2, axis=-1) for name, value in given.items()})
+        strided = {name: value[..., ::2] for name, value in doubled.items()}
+        x, dy = strided.pop("x"), strided.pop("dy")
+        y, vjp = self.layer(strided, x)
+        got = {"y": to_numpy(y), **_host_gradients(*vjp(dy))}
+        self.require(_close(got, self.here), "strided inputs must give the same numbers")
 
     def replicas(self) -> None:
-        """Stacked replicas are a loop over replicas, to the bit."""
-        stacked = self.run(self.params, self.x)
-        dy = self.cotangent(stacked["y"].shape)
+        """Stacked replicas are a loop over replicas, to the bit, with their axis or without."""
         for r in range(self.replicas_count):
-            alone = self.run({name: value[r] for name, value in self.params.items()}, self.x[r], dy[r])
-            _require(
-                _same(alone, {name: value[r] for name, value in stacked.items()}),
-                self.layer,
-                "stacked replicas must give the bits of replicas one by one",
-            )
+            for one in (r, slice(r, r + 1)):
+                alone = self.run(
+                    {name: value[one] for name, value in self.params.items()}, self.x[one], self.dy[one]
+                )
+                self.require(
+                    _same(alone, {name: value[one] for name, value in self.here.items()}),
+                    "stacked replicas must give the bits of replicas one by one",
+                )
+
+    def shared(self) -> None:
+        """An x, or parameters, without replicas: as if repeated, and the gradient is the sum over replicas."""
+        for names in ({"x"}, self.params.keys()):
+            once = {**self.params, "x": self.x}
+            once |= {name: once[name][0] for name in names}
+            repeated = {
+                **self.params,
+                "x": self.x,
+                **{n: np.stack([once[n]] * self.replicas_count) for n in names},
+            }
+            got = self.run(once, once.pop("x"), self.dy)
+            expected = self.run(repeated, repeated.pop("x"), self.dy)
+            sizes = {name: self.replicas_count * size for name, size in _largest(expected).items()}
+            expected |= {f"d{name}": expected[f"d{name}"].sum(axis=0) for name in names}
+            right = _gap(got, expected, sizes) < TOLERANCE
+            self.require(right, "what replicas share must get the sum of their gradients")
 
     def rows(self) -> None:
-        """Rows do not know of each other: permuted, single, none."""
-        got = self.run(self.params, self.x)
-        dy = self.cotangent(got["y"].shape)
+        """Rows do not know of each other: permuted, or one alone."""
         order = self.rng.permutation(self.row_count)
-        permuted = self.run(self.params, self.x[..., order, :], dy[..., order, :])
-        expected = {**got, "y": got["y"][..., order, :], "dx": got["dx"][..., order, :]}
-        _require(_close(permuted, expected), self.layer, "permuting rows must permute y and dx alone")
-        single = self.run(self.params, self.x[..., :1, :])["y"]
-        _require(
-            _close({"y": single}, {"y": got["y"][..., :1, :]}), self.layer, "a row alone must give the same y"
-        )
-        none = self.run(self.params, self.x[..., :0, :])
-        zeros = not any(none[f"d{name}"].any() for name in self.params)
-        _require(none["y"].shape[-2] == 0 and zeros, self.layer, "no rows must give no y, and gradients of 0")
+        permuted = self.run(self.params, self.x[..., order, :], self.dy[..., order, :])
+        expected = {**self.here, "y": self.here["y"][..., order, :], "dx": self.here["dx"][..., order, :]}
+        self.require(_close(permuted, expected), "permuting rows must permute y and dx alone")
+        single = self.run(self.params, self.x[..., :1, :], self.dy[..., :1, :])
+        alone, among = ({name: a[name][..., :1, :] for name in ("y", "dx")} for a in (single, self.here))
+        self.require(_close(alone, among), "a row alone must give the same y and dx")
+
+    def no_rows(self) -> None:
+        """No rows give no y, and gradients of 0."""
+        none = self.run(self.params, self.x[..., :0, :], self.dy[..., :0, :])
+        self.require(not any(none[f"d{name}"].any() for name in self.params), "no rows must give gradients of 0")
 
     def precision(self) -> None:
         """float32 is near float64, at ordinary values."""
-        params = {name: np.clip(value, -2, 2) for name, value in self.params.items()}
-        x = np.clip(np.abs(self.x), 0.5, 2)
-        # Rounded first, so that both precisions see the same numbers.
-        params, x = _host(_device(params, "float32")), x.astype(np.float32).astype(np.float64)
-        single, double = self.run(params, x, dtype="float32"), self.run(params, x)
-        single.pop("dx"), double.pop("dx")
-        # Relative to the largest of all: a small gradient may be the difference of large terms.
-        scale = max(np.abs(value).max(initial=1e-9) for value in double.values())
-        gap = max(float(np.abs(single[name] - double[name]).max(initial=0.0)) for name in double) / scale
-        _require(gap < 1e-4, self.layer, f"float32 must be near float64; it misses by {gap:.1e}")
 
-    def regularisation(self) -> None:
-        """A projection is idempotent; a penalty's gradient is its derivative."""
-        once = _host(self.layer.project(_device(self.params)))
-        twice = _host(self.layer.project(_device(once)))
-        _require(_same(once, twice), self.layer, "project must be idempotent")
-        if not overrides(self.layer, "penalty"):
-            return
-        x = from_numpy(self.x, "float64")
+        def ordinary(array: Host, low: float = 0.0) -> Host:
+            # Rounded, so that both precisions see the same numbers.
+            clipped: Host = np.sign(array) * np.clip(np.abs(array), low, 2)
+            return clipped.astype(np.float32).astype(np.float64)
+
+        def nudged(array: Host) -> Host:
+            return np.asarray(array * (1 + 2.0**-23 * self.rng.choice([-1, 1], array.shape)))
+
+        params, x, dy = {n: ordinary(v) for n, v in self.params.items()}, ordinary(self.x, 0.5), ordinary(self.dy)
+        single, double = self.run(params, x, dy, "float32"), self.run(params, x, dy)
+        near = self.run({name: nudged(value) for name, value in params.items()}, nudged(x), nudged(dy))
+        # Relative to the largest of all: a small gradient may be the difference of large terms. And as far as
+        # rounding the inputs moves a result, rounding within the layer may move it too.
+        largest = max(_largest(double).values()) + np.finfo(np.float64).tiny
+        allowed = {name: 1e-4 * largest + 100 * np.abs(near[name] - value).max() for name, value in double.items()}
+        gap = max(float(np.abs(single[name] - value).max() / allowed[name]) for name, value in double.items())
+        self.require(gap < 1, f"float32 must be near float64; it misses by {gap:.1e} of what rounding allows")
+
+    def projection(self) -> None:
+        """A projection is idempotent, keeps what params are, and is a loop over replicas."""
+        outside = {name: self.rng.normal(size=value.shape) * 4 for name, value in self.params.items()}
+        for dtype in ("float64", "float32"):
+            params = _device(outside, dtype)
+            before = _host(params)
+            once = self.layer.project(params)
+            self.require(_same(_host(params), before), "project must not write to its inputs")
+            after = _host(once)
+            kept = [(name, v.shape, v.dtype) for name, v in after.items()]
+            expected = [(name, v.shape, v.dtype) for name, v in before.items()]
+            self.require(kept == expected, "project must keep names, shapes and dtypes")
+            self.require(_same(_host(self.layer.project(once)), after), "project must be idempotent")
+            for r in range(self.replicas_count):
+                one = _host(self.layer.project({name: v[r : r + 1, ...] for name, v in params.items()}))
+                alone = _same(one, {name: v[r : r + 1] for name, v in after.items()})
+                self.require(alone, "project must give the bits of replicas one by one")
+
+    def penalties(self) -> None:
+        """A penalty has one value a replica, of that replica alone, and its gradient is its derivative."""
+        shapes = {"penalty": (self.replicas_count,), **{f"d{name}": v.shape for name, v in self.params.items()}}
         for step in (1, 1000, 1_000_000):
-            penalty = self.layer.penalty(_device(self.params), x, step)
-            if penalty is None:
+            found = {dtype: self.penalty(self.params, self.x, step, dtype) for dtype in ("float64", "float32")}
+            if not found["float64"]:
                 continue
-            gradient = _host(penalty[1])
-            reach = {n: self.rng.normal(size=v.shape) * (np.abs(v) + 0.01) for n, v in self.params.items()}
+            for dtype, got in found.items():
+                right = shapes == {name: v.shape for name, v in got.items() if v.dtype == dtype}
+                self.require(
+                    right, f"a penalty must have one value a replica and the shapes of params, in {dtype}"
+                )
+            got = found["float64"]
+            for r in range(self.replicas_count):
+                params = {name: v[r : r + 1] for name, v in self.params.items()}
+                alone = _same(
+                    self.penalty(params, self.x[r : r + 1], step), {n: v[r : r + 1] for n, v in got.items()}
+                )
+                self.require(alone, "a penalty must give the bits of replicas one by one")
+            for name, point in self.params.items():
+                v = _direction(point, self.rng)
 
-            def value(t: float, step: int = step, reach: HostParams = reach) -> float:
-                moved = _device({n: v + t * reach[n] for n, v in self.params.items()})
-                shifted: Any = self.layer.penalty(moved, x, step)
-                return float(to_numpy(shifted[0]).sum())
+                def value(t: float, step: int = step, name: str = name, v: Host = v) -> float:
+                    moved = {**self.params, name: self.params[name] + t * v}
+                    return float(self.penalty(moved, self.x, step)["penalty"].sum())
 
-            slope = sum(float(np.sum(gradient[n] * reach[n])) for n in gradient)
-            try:
-                error = directional_error(value, slope, abs(value(0.0)))
-            except _KinkError:
-                continue
-            _require(error <= TOLERANCE, self.layer, f"the penalty's gradient is wrong by {error:.1e} of its size")
+                try:
+                    magnitude = float(np.abs(got["penalty"]).sum())
+                    error = directional_error(value, float(np.sum(got[f"d{name}"] * v)), magnitude)
+                except _KinkError:
+                    continue
+                clause = f"d{name} of the penalty is not the derivative: it differs by {error:.1e} of its size"
+                self.require(error <= TOLERANCE, clause)
+
+    def penalty(self, params: HostParams, x: Host, step: int, dtype: str = "float64") -> HostParams:
+        """Value and gradient on the host: penalty and d<name>; nothing where there is no penalty."""
+        found = self.layer.penalty(_device(params, dtype), from_numpy(x, dtype), step)
+        if found is None:
+            return {}
+        return {"penalty": to_numpy(found[0]), **_host({f"d{name}": v for name, v in found[1].items()})}
 
 
 def registered_layers() -> list[Layer]:
