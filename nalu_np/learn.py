@@ -230,7 +230,7 @@ def learn(
         unsnapped=str(formula(model, params, x, names=names, snap=False)),
         formula=found if holds else None,
         snapped=str(found),
-        exact=holds and found.resolved and max(errors) <= EXACT,
+        exact=holds and found.resolved and spread > 0 and max(errors) <= EXACT,
         trained=known.pick(study.trained),
         held_out=held_out,
         test=tested,
@@ -244,7 +244,7 @@ def learn(
     )
     if learned_nothing:
         return replace(learned, warnings=(NOTHING,))
-    return replace(learned, warnings=tuple(_warnings(learned, found, errors)))
+    return replace(learned, warnings=(*_untold(names, x, spread), *_warnings(learned, found, errors)))
 
 
 NOTHING = (
@@ -370,6 +370,20 @@ def _lowest(losses: Host) -> Host:
 def _error(prediction: Host, rows: Rows, spread: float) -> float:
     """RMS error relative to the target's standard deviation, of the table or of these rows if theirs is larger."""
     return relative_error(prediction, rows.y, max(spread, float(np.std(rows.y))))
+
+
+def _untold(names: list[str], x: Host, spread: float) -> Iterator[str]:
+    """What no learner could tell from these rows."""
+    if spread == 0:
+        yield "the target is constant: many formulas give it, and none can be called the law"
+    constant = [name for name, column in zip(names, x.T, strict=True) if np.ptp(column) == 0]
+    if constant:
+        yield f"constant, so that nothing can be learned about them: {', '.join(map(printable, constant))}"
+    first: dict[bytes, str] = {}
+    for name, column in zip(names, x.T, strict=True):
+        twin = first.setdefault(column.tobytes(), name)
+        if twin != name and name not in constant:
+            yield f"{printable(twin)} and {printable(name)} are equal in every row: the formula may name either"
 
 
 def _warnings(learned: Learned, found: Formula, errors: list[float]) -> Iterator[str]:

@@ -276,3 +276,16 @@ def test_errors(call, words):
         call()
     assert words in str(caught.value)
     assert str(caught.value).startswith("made.csv: ")
+
+
+def test_what_no_rows_can_tell_is_a_warning():
+    x = np.random.default_rng(0).uniform(1, 2, (100, 1))
+    constant = learn(table(np.ones((100, 1)) * 2, np.full(100, 2.0)), "y", plan=QUICK)
+    assert not constant.exact
+    assert any("the target is constant" in warning for warning in constant.warnings)
+    assert any("nothing can be learned about them: a" in warning for warning in constant.warnings)
+    twins = learn(table(np.hstack([x, x, np.ones_like(x)]), x[:, 0]), "y", plan=QUICK)
+    assert any("a and b are equal in every row" in warning for warning in twins.warnings)
+    assert any("about them: c" in warning for warning in twins.warnings)
+    plain = learn(made(lambda a, b: a + b), "y", plan=QUICK)
+    assert plain.warnings == ()
