@@ -13,7 +13,8 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,13 +24,20 @@ import numpy as np
 from . import __version__
 from .backend import VARIABLE, get_backend
 from .checks import check_layer, registered_layers
-from .errors import FileError, GradientError, NaluError
+from .errors import FileError, GradientError, NaluError, printable
+from .layer import Layer, Params
 from .learn import UNITS, Host, Learned, Plan, gates, learn, off_branch, predict
 from .readout import evaluate
 from .store import check_writable, load, save
 from .summary import as_json, as_text
-from .tasks.tables import Table, printable, read_table
+from .tasks.tables import Table, read_table
 from .train import Segment
+
+#: Most layers of a network that is to be read: its formula doubles with each.
+MOST_LAYERS = 8
+
+#: What fit notes in a model, and predict needs besides the network.
+NOTES = ("target", "features", "formula", "branch")
 
 #: What `nalu-np fit` learns from when it is given nothing.
 SHIPPED = {"table": "small_bodies.csv", "test": "giants.csv", "target": "escape_velocity"}
@@ -42,11 +50,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {printable(message, None)}; see {self.prog} --help\n")
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
     def whole(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or len(text) > 12 or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, got '{text}'")
-        return int(text)
+        # The length comes before int(), which refuses thousands of digits.
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 12 else -1
+        if value < least or (most is not None and value > most):
+            wanted = f">= {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"expected a whole number {wanted}, got '{printable(text)}'")
+        return value
 
     return whole
 
@@ -57,8 +68,14 @@ def _positive(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number > 0, got '{text}'")
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got '{printable(text)}'")
     return value
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return text
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,12 +93,20 @@ def parser() -> argparse.ArgumentParser:
         description="Learn a law from a table. Without a table: a demonstration, which learns from the small "
         "bodies of the solar system and predicts the giants.",
     )
-    fit.add_argument("table", nargs="?", metavar="TRAIN.csv", help="a CSV file with a header")
+    fit.add_argument("table", nargs="?", type=_path, metavar="TRAIN.csv", help="a CSV file with a header")
     fit.add_argument("--target", metavar="COLUMN", help="the column to predict")
     fit.add_argument("--features", metavar="A,B", help="the columns to predict it from (default: all others)")
-    fit.add_argument("--test", metavar="OTHER.csv", help="rows to report on, best from outside the range")
+    fit.add_argument(
+        "--test", type=_path, metavar="OTHER.csv", help="rows to report on, best from outside the range"
+    )
     fit.add_argument("--unit", choices=sorted(UNITS), default=Plan.unit, help="(default: %(default)s)")
-    fit.add_argument("--layers", type=_whole(1), default=Plan.layers, metavar="N", help="(default: %(default)s)")
+    fit.add_argument(
+        "--layers",
+        type=_whole(1, MOST_LAYERS),
+        default=Plan.layers,
+        metavar="N",
+        help=f"of the unit, at most {MOST_LAYERS} (default: %(default)s)",
+    )
     fit.add_argument(
         "--seeds", type=_whole(1), default=Plan.seeds, metavar="N", help="trained at once (default: %(default)s)"
     )
@@ -90,15 +115,19 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--batch", type=_whole(1), metavar="N", help="rows a step (default: 128, or all if fewer)")
     fit.add_argument("--dtype", choices=("float32", "float64"), default=Plan.dtype, help="(default: %(default)s)")
     fit.add_argument("--seed", type=_whole(0), default=Plan.seed, metavar="N", help="(default: %(default)s)")
-    fit.add_argument("--out", metavar="model.npz", help="write the chosen network and its formula to a file")
+    fit.add_argument(
+        "--out", type=_path, metavar="model.npz", help="write the chosen network and its formula to a file"
+    )
     fit.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
     fit.set_defaults(run=_fit)
 
     use = commands.add_parser("predict", help="apply a model to a table", description="Apply a model to a table.")
-    use.add_argument("model", metavar="model.npz", help="written by fit")
-    use.add_argument("table", metavar="OTHER.csv", help="a CSV file with the columns that the model was fitted on")
+    use.add_argument("model", type=_path, metavar="model.npz", help="written by fit")
+    use.add_argument(
+        "table", type=_path, metavar="OTHER.csv", help="a CSV file with the columns that the model was fitted on"
+    )
     use.add_argument("--formula", action="store_true", help="use its formula, not the network")
-    use.add_argument("--out", metavar="predictions.csv", help="a new file (default: print)")
+    use.add_argument("--out", type=_path, metavar="predictions.csv", help="a new file (default: print)")
     use.set_defaults(run=_predict)
 
     check = commands.add_parser(
@@ -120,17 +149,22 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status."""
-    options = parser().parse_args(arguments)
+    _prepare_streams()
     try:
-        status: int = options.run(options)
-        sys.stdout.flush()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _warn(str(message))
+            try:
+                options = parser().parse_args(arguments)
+                status: int = options.run(options)
+            finally:
+                sys.stdout.flush()  # here, where an error can still be told, and also after --help
         return status
     except KeyboardInterrupt:
         return _stop("interrupted; nothing was written", 130)
     except NaluError as error:
         return _stop(str(error), 2)
     except MemoryError:
-        return _stop("not enough memory; choose fewer --seeds or a smaller --batch", 2)
+        return _stop("not enough memory; choose fewer --seeds, a smaller --batch or a shorter table", 2)
     except BrokenPipeError:  # the reader of a pipe has left, which is its right
         _silence()
         return 0
@@ -142,6 +176,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _stop(message: str, status: int) -> int:
     print(f"nalu-np: {printable(message, None)}", file=sys.stderr)
     return status
+
+
+def _prepare_streams() -> None:
+    """Let no stream be missing, as after `>&-`, and none stop at a letter that it cannot encode."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (until the process ends)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _silence() -> None:
@@ -163,10 +207,10 @@ def _fit(options: argparse.Namespace) -> int:
         dtype=options.dtype,
         seed=options.seed,
     )
-    features = None if options.features is None else [name.strip() for name in options.features.split(",")]
+    features = None if options.features is None else _split(options.features)
     test: Table | None = None
     if options.table is None:
-        if options.target or options.features or options.test:
+        if not (options.target is options.features is options.test is None):
             raise FileError("fit: --target, --features and --test need a table; give TRAIN.csv first")
         folder = resources.files("nalu_np") / "data"
         with resources.as_file(folder) as shipped:
@@ -174,7 +218,7 @@ def _fit(options: argparse.Namespace) -> int:
         target, title, test_title = SHIPPED["target"], "The shipped table of small bodies", "The giants"
     else:
         if options.target is None:
-            names = ", ".join(map(printable, read_table(options.table).names))
+            names = printable(", ".join(read_table(options.table).names), 200)
             raise FileError(f"fit: --target is missing; it can be one of {names}")
         target = options.target
         wanted = None if features is None else [*features, target]
@@ -186,8 +230,10 @@ def _fit(options: argparse.Namespace) -> int:
         check_writable(options.out)
 
     bar = _Bar(options.json)
-    learned = learn(table, target, features, test, plan=plan, progress=bar)
-    bar.clear()
+    try:
+        learned = learn(table, target, features, test, plan=plan, progress=bar)
+    finally:
+        bar.clear()
     written = None
     if options.out is not None and learned.usable:
         save(options.out, learned.layer, learned.params, _meta(learned))
@@ -198,11 +244,18 @@ def _fit(options: argparse.Namespace) -> int:
         print(as_text(learned, title, table.left_out, test_title))
         if written is not None:
             print(f"written: {printable(written, None)}")
+        elif options.out is not None:
+            print("nothing was written: no seed has learned anything")
     return 0
 
 
+def _split(names: str) -> list[str]:
+    """Names between commas; one that holds a comma stands in quotes, as in CSV."""
+    return [name.strip() for name in next(csv.reader([names], skipinitialspace=True), [])]
+
+
 def _meta(learned: Learned) -> dict[str, Any]:
-    """What predict needs besides the network."""
+    """The notes of a model."""
     return {
         "target": learned.target,
         "features": list(learned.features),
@@ -234,18 +287,21 @@ class _Bar:
 def _predict(options: argparse.Namespace) -> int:
     layer, params, meta = load(options.model)
     who = printable(options.model, None)
-    if not {"target", "features", "formula", "branch"} <= meta.keys():
+    if not meta.keys() >= set(NOTES):
         raise FileError(f"{who}: its columns have no names; predict needs a model that nalu-np fit has written")
-    if options.formula and meta["formula"] is None:
+    try:
+        features, terms, branch = _checked(layer, params, meta)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise FileError(f"{who}: its notes do not fit its network; write it again with nalu-np fit") from None
+    if options.formula and terms is None:
         raise FileError(f"{who}: it holds no formula, because none held when it was fitted; leave --formula out")
-    features = meta["features"]
     table: Table = read_table(options.table, only=features)
     x = table.columns(features)
     if options.formula:
-        prediction = evaluate(_tuples(meta["formula"]), features, x)[:, 0]
+        prediction = evaluate(terms, features, x)[:, 0]
     else:
         prediction = predict(layer, params, x)
-        off = off_branch(gates(layer, params, x), np.array(meta["branch"]))
+        off = off_branch(gates(layer, params, x), branch)
         if off.any():
             _warn(f"the network's gate drifts in {off.sum():,} of {len(x):,} rows; do not trust it there")
     if not np.isfinite(prediction).all():
@@ -254,14 +310,46 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def _checked(layer: Layer, params: Params, meta: Mapping[str, Any]) -> tuple[list[str], Any, Host]:
+    """Features, formula and branch as _meta notes them; ValueError or the like where they are something else."""
+    match [meta[note] for note in NOTES]:
+        case [str(), [*features], None | [_] as formula, [*branch]] if all(isinstance(f, str) for f in features):
+            pass
+        case _:
+            raise ValueError("not the notes of fit")
+    shapes = {name: tuple(value.shape) for name, value in params.items()}
+    if layer.rank != 2 or layer.out_features != 1 or shapes != layer.shapes():
+        raise ValueError("not a network of fit")
+    if not len(features) == len(set(features)) == layer.in_features:
+        raise ValueError("not a name for each input")
+    terms = formula and tuple(_tuples(node, features) for node in formula)
+    sides, found = np.array(branch, np.float64), gates(layer, params, np.ones((1, len(features))))
+    if sides.shape != found.shape[1:] or not np.isin(sides, (0, 1)).all():
+        raise ValueError("not a side for each gate")
+    return features, terms, sides
+
+
 def _lists(node: Any) -> Any:
     """A formula's tree as JSON keeps it."""
     return list(map(_lists, node)) if isinstance(node, tuple) else node
 
 
-def _tuples(node: Any) -> Any:
-    """A formula's tree as it was before JSON made lists of its tuples."""
-    return tuple(map(_tuples, node)) if isinstance(node, list) else node
+def _tuples(node: Any, names: Sequence[str]) -> Any:
+    """A formula's tree as it was before JSON made lists of its tuples; ValueError where it is none."""
+    match node:
+        case str() if node in names:
+            return node
+        case ["abs", inner]:
+            return "abs", _tuples(inner, names)
+        case ["sum" | "product" as kind, [*pairs]]:
+            return kind, tuple((_constant(k), _tuples(part, names)) for k, part in pairs)
+    raise ValueError("not the tree of a formula")
+
+
+def _constant(number: Any) -> float:
+    if not isinstance(number, int | float) or not math.isfinite(number):
+        raise ValueError("not a constant of a formula")
+    return float(number)
 
 
 def _warn(message: str) -> None:
@@ -271,14 +359,15 @@ def _warn(message: str) -> None:
 def _write_csv(out: str | None, header: list[str], rows: Host) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
+    for_eyes = out is None and sys.stdout.isatty()
+    writer.writerow([printable(name, None) for name in header] if for_eyes else header)
     writer.writerows([repr(v) if math.isfinite(v) else "" for v in row] for row in rows.tolist())
     if out is None:
         sys.stdout.write(text.getvalue())
         return
     who = printable(out, None)
-    try:
-        file = open(out, "x", encoding="utf-8")  # noqa: SIM115  (what follows must tell opening from writing)
+    try:  # what follows must tell opening from writing
+        file = open(out, "x", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
     except FileExistsError:
         raise FileError(f"{who}: it is there already; remove it or choose another name") from None
     except (OSError, ValueError) as error:
@@ -298,14 +387,14 @@ def _write_csv(out: str | None, header: list[str], rows: Host) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     failures = 0
-    layers = registered_layers()
+    backend, layers = get_backend(), registered_layers()
     for layer in layers:
         try:
             print(f"ok    {check_layer(layer, examples=options.examples)}", flush=True)
         except GradientError as error:
             failures += 1
             print(f"FAIL  {error}", flush=True)
-    print(f"{len(layers) - failures} of {len(layers)} layers pass on {get_backend()}")
+    print(f"{len(layers) - failures} of {len(layers)} layers pass on {backend}")
     return 1 if failures else 0
 
 

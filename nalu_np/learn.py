@@ -369,7 +369,8 @@ def _lowest(losses: Host) -> Host:
 
 def _error(prediction: Host, rows: Rows, spread: float) -> float:
     """RMS error relative to the target's standard deviation, of the table or of these rows if theirs is larger."""
-    return relative_error(prediction, rows.y, max(spread, float(np.std(rows.y))))
+    with np.errstate(all="ignore"):
+        return relative_error(prediction, rows.y, max(spread, float(np.std(rows.y))))
 
 
 def _untold(names: list[str], x: Host, spread: float) -> Iterator[str]:
@@ -387,17 +388,21 @@ def _untold(names: list[str], x: Host, spread: float) -> Iterator[str]:
 
 
 def _warnings(learned: Learned, found: Formula, errors: list[float]) -> Iterator[str]:
+    text = printable(str(found), 200)
     parts = {"rows not trained on": (learned.held_out, errors[0])}
     if learned.test is not None:
         parts["the test rows"] = (learned.test, errors[1])
     for name, (rows, error) in parts.items():
         undefined = int((~np.isfinite(rows.formula)).sum())
         if undefined:
-            yield f"{found} is undefined for {undefined} of {name}: a root or a quotient of 0 or a negative number"
+            yield (
+                f"{text} has no finite value for {undefined} of {name}: a root or a quotient of 0 or a "
+                f"negative number, or too large a result"
+            )
         elif error > GOOD:
             network = _error(rows.network, rows, learned.spread)
             yield (
-                f"{found} misses {name} by {error:.2g} times the target's standard deviation, the network by "
+                f"{text} misses {name} by {error:.2g} times the target's standard deviation, the network by "
                 f"{network:.2g}: the data are noisy, or the law is not one that this unit can express"
             )
     hanging = int(off_branch(gates(learned.layer, learned.params, learned.trained.x), learned.branch).sum())
@@ -418,7 +423,7 @@ def _warnings(learned: Learned, found: Formula, errors: list[float]) -> Iterator
     if learned.diverged:
         yield f"{learned.diverged} of {learned.plan.seeds} seeds diverged"
     if learned.agree < 0.5:
-        yield f"only {learned.agree:.0%} of the seeds agree on {found}"
+        yield f"only {learned.agree:.0%} of the seeds agree on {text}"
 
 
 def gates(layer: Layer, params: Mapping[str, Any], x: Host) -> Host:

@@ -57,7 +57,7 @@ class SGD:
         return ()
 
     def update(self, gradient: Array, state: State, step: int) -> tuple[Any, State]:
-        """Delta = -lr g."""
+        """delta = -lr g."""
         return -self.lr * gradient, state
 
 

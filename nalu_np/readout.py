@@ -31,6 +31,9 @@ Columns = Mapping[str, Host]
 #: The constants to which weights are snapped: the stable points of a NAC, and the roots between them.
 STABLE = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
+#: The sum of nothing.
+ZERO = ("sum", ())
+
 #: Largest RMS error of an exact formula, relative to the target's standard deviation.
 EXACT = 1e-6
 
@@ -224,11 +227,13 @@ def _collect(kind: str, pairs: Iterable[tuple[float, Node]]) -> Node:
     """The normal form: nested sums (products) opened, equal terms collected, zeros dropped, terms in order."""
     totals: dict[Node, float] = {}
     for number, node in pairs:
-        inner = node[1] if isinstance(node, tuple) and node[0] == kind else ()
-        opens = abs(number) == 1 or all(number * k in STABLE for k, _ in inner)
-        for k, part in inner if inner and opens else [(1.0, node)]:
+        same = isinstance(node, tuple) and node[0] == kind
+        opens = same and (abs(number) == 1 or all(number * k in STABLE for k, _ in node[1]))
+        for k, part in node[1] if opens else [(1.0, node)]:
             totals[part] = totals.get(part, 0.0) + number * k
     terms = tuple(sorted(((k, part) for part, k in totals.items() if k), key=lambda term: repr(term[1])))
+    if kind == "product" and any(k > 0 and part == ZERO for k, part in terms):
+        return ZERO
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else (kind, terms)
 
 

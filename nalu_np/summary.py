@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .learn import GOOD, Host, Learned, Rows
-from .readout import relative_error
-from .tasks.tables import printable
+from .errors import printable
+from .learn import GOOD, UNITS, Host, Learned, Rows
+from .readout import EXACT, relative_error
 
 #: Rows of the test that are shown one by one: all of a few, or the first of many.
 ALL, FIRST = 10, 5
@@ -50,21 +50,21 @@ def as_text(learned: Learned, title: str, left_out: tuple[str, ...], test_title:
     """The report: what was learned from, the formula, errors inside and outside the range, warnings."""
     target = printable(learned.target)
     known = len(learned.trained.y) + (0 if learned.left_one_out else len(learned.held_out.y))
-    lines = [f"{title}: {known:,} rows, {target} from {', '.join(map(printable, learned.features))}"]
+    lines = [f"{title}: {known:,} rows, {target} from {_names(learned.features)}"]
     if left_out:
-        lines.append(f"left out, without a number: {', '.join(map(printable, left_out))}")
+        lines.append(f"left out, without a number: {_names(left_out)}")
     if learned.left_one_out:
         lines.append("too few rows to hold any out: each was left out once, to be predicted from the others")
     lines += ["", *_formula_lines(learned, target), "", *_error_lines(learned)]
     if learned.test is not None and test_title is not None:
         lines += ["", *_side_by_side(learned, learned.test, target, test_title)]
-    plan = learned.plan
-    settings = f"{plan.layers} layers of {plan.unit.upper()}" if plan.layers > 1 else plan.unit.upper()
+    plan, unit = learned.plan, UNITS[learned.plan.unit].__name__
+    settings = f"{plan.layers} layers of {unit}" if plan.layers > 1 else unit
     lines += [
         "",
         f"{learned.agree:.0%} of {plan.seeds} seeds agree on {printable(learned.snapped, 200)}"
         f" ({settings}, {plan.steps:,} steps, {learned.seconds:.1f} s)",
-        *(f"warning: {warning}" for warning in learned.warnings),
+        *(f"warning: {printable(warning, None)}" for warning in learned.warnings),
     ]
     return "\n".join(lines)
 
@@ -76,11 +76,26 @@ def _formula_lines(learned: Learned, target: str) -> list[str]:
             f"    no formula: {printable(learned.snapped, 200)} does not hold, see the warnings below",
             *network,
         ]
-    error = relative_error(learned.held_out.formula, learned.held_out.y, learned.spread)
-    kind = "exact" if learned.exact else "about" if error <= GOOD else "about, and badly"
-    size = f"{error:.0e}" if learned.exact else f"{error:.2%}"
-    note = f"{kind}: off by {size} of the target's standard deviation on rows not trained on"
+    where = {"rows not trained on": learned.held_out}
+    if learned.test is not None:
+        where["the test rows"] = learned.test
+    errors = {name: _relative(rows, learned.spread) for name, rows in where.items()}
+    name = next((name for name, error in errors.items() if error > EXACT), "rows not trained on")
+    kind = "exact" if learned.exact else "about" if errors[name] <= GOOD else "about, and badly"
+    note = f"{kind}: off {_size(errors[name], learned.exact)} on {name}"
     return [f"    {target} = {printable(str(learned.formula), 500)}", f"    {note}", *network]
+
+
+def _relative(rows: Rows, spread: float) -> float:
+    with np.errstate(all="ignore"):
+        return relative_error(rows.formula, rows.y, max(spread, float(np.std(rows.y))))
+
+
+def _size(error: float, exact: bool) -> str:
+    if not math.isfinite(error):  # undefined, or the target does not vary at all
+        return "beyond measure"
+    size = f"{error:.1g}" if exact else f"{error:.0%}" if error >= 0.1 else f"{100 * error:.2g}%"
+    return f"by {size} of the target's standard deviation"
 
 
 def _error_lines(learned: Learned) -> list[str]:
@@ -111,6 +126,10 @@ def _side_by_side(learned: Learned, rows: Rows, target: str, title: str) -> list
         shown = _number(formula) if learned.formula is not None else "-"
         lines.append(f"  {printable(label, 26):26}{_number(true):>19}{_number(network):>12}{shown:>12}")
     return lines
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return printable(", ".join(map(printable, names)), 300)
 
 
 def _number(value: float) -> str:

@@ -168,7 +168,7 @@ def test_an_undefined_formula_says_so():
     train = made(lambda a, b: np.sqrt(a))
     learned = learn(train, "y", test=table([[-4.0, 1.0], [4.0, 1.0]], [2.0, 2.0]), plan=QUICK)
     assert learned.snapped == "a^0.5"
-    assert any("undefined for 1 of the test rows" in warning for warning in learned.warnings)
+    assert any("has no finite value for 1 of the test rows" in warning for warning in learned.warnings)
     report = as_json(learned, None)
     assert report["formula_test_mse"] is None
     assert "undefined" in as_text(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Array, Streams, namespace
+from ..backend import Array, namespace
 from ..errors import OptionError
 from ..layer import INITIALIZERS, Layer, Parametric, Params, Values, Vjp, check_choice, register
 from ..vjps import ACTIVATIONS, linear, unbroadcast
@@ -73,16 +73,8 @@ class Dense(Layer):
         shape = self._shapes[name]
         return np.zeros(shape) if name == "b" else INITIALIZERS[self.initializer](rng, shape)
 
-    def forward(
-        self,
-        params: Params,
-        x: Array,
-        *,
-        rng: Streams | None = None,
-        train: bool = False,
-        keep: Values | None = None,
-    ) -> tuple[Any, Vjp]:
-        """Y = f(x W + b)."""
+    def forward(self, params: Params, x: Array, *, keep: Values | None = None, **_: Any) -> tuple[Any, Vjp]:
+        """y = f(x W + b)."""
         z, sum_vjp = linear(x, params["W"])
         if self.bias:
             z = z + params["b"][..., None, :]

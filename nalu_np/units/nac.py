@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Array, Streams
+from ..backend import Array
 from ..errors import OptionError
 from ..layer import INITIALIZERS, Layer, Parametric, Params, Values, Vjp, check_choice, register
-from ..vjps import linear, log_product, nac_weight
+from ..vjps import DataVjp, linear, log_product, nac_weight
 
 if TYPE_CHECKING:
     from .nalu import NALU
@@ -78,27 +78,25 @@ class NAC(Layer):
         """By the chosen initialiser."""
         return INITIALIZERS[self.initializer](rng, self._shapes[name])
 
-    def forward(
-        self,
-        params: Params,
-        x: Array,
-        *,
-        rng: Streams | None = None,
-        train: bool = False,
-        keep: Values | None = None,
-    ) -> tuple[Any, Vjp]:
-        """Y = x W."""
+    def forward(self, params: Params, x: Array, *, keep: Values | None = None, **_: Any) -> tuple[Any, Vjp]:
+        """W, then the path."""
         W, weight_vjp = nac_weight(params["W_hat"], params["M_hat"])  # [nac.1]
-        a, sum_vjp = linear(x, W)  # [nac.2]
+        y, path_vjp = self._path(x, W)  # [nac.2]
 
         def vjp(dy: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any]]:
-            dx, dW = sum_vjp(dy, need_dx)  # [nac.2*]
+            dx, dW = path_vjp(dy, need_dx)  # [nac.2*]
             dW_hat, dM_hat = weight_vjp(dW)  # [nac.1*]
             return dx, {"W_hat": dW_hat, "M_hat": dM_hat}
 
         if keep is not None:
-            keep.update(W=W, a=a)
-        return a, vjp
+            keep.update({"W": W, self._symbol: y})
+        return y, vjp
+
+    _symbol = "a"
+
+    def _path(self, x: Array, W: Array) -> tuple[Any, DataVjp]:
+        """a = x W."""
+        return linear(x, W)
 
 
 @register
@@ -147,24 +145,8 @@ class LogNAC(NAC):
         """An eps that counts, and the default."""
         return cls(2, 1), cls(3, 2, eps=0.01)
 
-    def forward(
-        self,
-        params: Params,
-        x: Array,
-        *,
-        rng: Streams | None = None,
-        train: bool = False,
-        keep: Values | None = None,
-    ) -> tuple[Any, Vjp]:
-        """Y = exp(log(|x| + eps) W)."""
-        W, weight_vjp = nac_weight(params["W_hat"], params["M_hat"])  # [lognac.1]
-        m, product_vjp = log_product(x, W, eps=self.eps)  # [lognac.2]
+    _symbol = "m"
 
-        def vjp(dy: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any]]:
-            dx, dW = product_vjp(dy, need_dx)  # [lognac.2*]
-            dW_hat, dM_hat = weight_vjp(dW)  # [lognac.1*]
-            return dx, {"W_hat": dW_hat, "M_hat": dM_hat}
-
-        if keep is not None:
-            keep.update(W=W, m=m)
-        return m, vjp
+    def _path(self, x: Array, W: Array) -> tuple[Any, DataVjp]:
+        """m = exp(log(|x| + eps) W)."""
+        return log_product(x, W, eps=self.eps)

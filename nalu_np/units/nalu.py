@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend import Array, Streams
+from ..backend import Array
 from ..errors import OptionError
 from ..layer import INITIALIZERS, Layer, Parametric, Params, Values, Vjp, check_choice, register
 from ..vjps import abs_gate, gate, independent_gate, linear, log_product, mix, nac_weight
@@ -95,16 +95,8 @@ class NALU(Layer):
         solved = name == "G" and self.initializer == "madsen_johansen"
         return INITIALIZERS["glorot_uniform" if solved else self.initializer](rng, self._shapes[name])
 
-    def forward(
-        self,
-        params: Params,
-        x: Array,
-        *,
-        rng: Streams | None = None,
-        train: bool = False,
-        keep: Values | None = None,
-    ) -> tuple[Any, Vjp]:
-        """Y = g a + (1 - g) m."""
+    def forward(self, params: Params, x: Array, *, keep: Values | None = None, **_: Any) -> tuple[Any, Vjp]:
+        """y = g a + (1 - g) m."""
         a_names = ("W_hat", "M_hat") if self.tied else ("W_hat_a", "M_hat_a")
         m_names = ("W_hat_m", "M_hat_m")
         W_a, weight_a_vjp = nac_weight(*(params[name] for name in a_names))  # [nalu.1]
