@@ -70,8 +70,8 @@ def test_the_readme_quotes_the_demonstration():
 
 def test_the_commands_of_the_readme_are_those_of_the_pipeline():
     readme, run = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".ci/run"))
-    assert 'python -m pip install ".[test]" && pytest' in readme
-    assert 'python -m pip install --quiet ".[test]" && pytest' in run
+    assert 'python -m pip install ".[test]" && pytest --cov' in readme
+    assert 'python -m pip install --quiet ".[test]" && pytest --cov' in run
 
 
 def test_version_is_one():
