@@ -26,8 +26,8 @@ from .backend import VARIABLE, get_backend
 from .checks import check_layer, registered_layers
 from .errors import FileError, GradientError, NaluError, printable
 from .layer import Layer, Params
-from .learn import UNITS, Host, Learned, Plan, gates, learn, off_branch, predict
-from .readout import evaluate
+from .learn import UNITS, Learned, Plan, gates, learn, off_branch, predict
+from .readout import Host, evaluate
 from .store import check_writable, load, save
 from .summary import as_json, as_text
 from .tasks.tables import Table, read_table

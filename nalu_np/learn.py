@@ -17,22 +17,18 @@ from numpy.typing import NDArray
 
 from .backend import SPLIT, Streams, from_numpy, to_numpy
 from .errors import TableError, printable
+from .judge import GOOD, Rows, is_exact, missed_rows, rival
 from .layer import Layer, chain, replica
 from .optim import Adam
-from .readout import EXACT, Formula, formula, relative_error
+from .readout import EXACT, Formula, Host, formula
 from .tasks.tables import Table
 from .train import Result, Segment, fit
 from .units import NAC, NALU, LogNAC
-
-Host = NDArray[np.float64]
 
 UNITS: dict[str, type[Layer]] = {"nalu": NALU, "nac": NAC, "lognac": LogNAC}
 
 #: Below this number of rows none is held out: each is left out once instead.
 FEW_ROWS = 20
-
-#: Above this error, relative to the target's standard deviation, a formula comes with a warning.
-GOOD = 0.01
 
 #: A gate this far from its branch takes part in the other path.
 DRIFT = 0.1
@@ -59,22 +55,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Some rows, and what was predicted for them: x (N, I), the others (N)."""
-
-    labels: tuple[str, ...]
-    x: Host
-    y: Host
-    network: Host
-    formula: Host
-
-    def pick(self, chosen: NDArray[np.bool_]) -> Rows:
-        """Only some of them."""
-        labels = tuple(label for label, yes in zip(self.labels, chosen, strict=True) if yes)
-        return Rows(labels, *(array[chosen] for array in (self.x, self.y, self.network, self.formula)))
-
-
-@dataclass(frozen=True)
 class Learned:
     """What was learned, and what is known about it.
 
@@ -92,11 +72,16 @@ class Learned:
         The same as text, also where it does not hold.
     exact : bool
         Whether the formula is the law: constants 0, +-1/2, +-1, gates resolved, and on rows not used for training
-        an RMS error of at most 1e-6 of the target's standard deviation.
+        an RMS error of at most 1e-6 of the target's standard deviation; and every row known agrees, and no other
+        formula of the kind fits them as well.
+    errors : tuple of float
+        Of the snapped formula on the rows held out and those of the test, relative to the standard deviation.
     trained, held_out, test : Rows
         Rows trained on, rows used to choose (held out, or left out one at a time), and the test's, if any.
     left_one_out : bool
         Whether rows were left out one at a time.
+    usable : bool
+        Whether any seed learned anything.
     spread : float
         Standard deviation of the target.
     branch : array
@@ -120,10 +105,12 @@ class Learned:
     formula: Formula | None
     snapped: str
     exact: bool
+    errors: tuple[float, ...]
     trained: Rows
     held_out: Rows
     test: Rows | None
     left_one_out: bool
+    usable: bool
     spread: float
     branch: Host
     agree: float
@@ -132,9 +119,9 @@ class Learned:
     seconds: float
 
     @property
-    def usable(self) -> bool:
-        """Whether any seed learned anything."""
-        return NOTHING not in self.warnings
+    def unused(self) -> list[Rows]:
+        """The rows that training has not used."""
+        return [self.held_out] if self.test is None else [self.held_out, self.test]
 
     def outside(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows lie beyond the range of the rows that it was learned from, in any feature."""
@@ -204,23 +191,26 @@ def learn(
     found = formula(model, params, x, names=names)
     agree = (study.texts == str(found)) & ~study.result.diverged
 
-    def rows(labels: tuple[str, ...], x: Host, y: Host) -> Rows:
-        return Rows(labels, x, y[:, 0], predict(model, params, x), found(x)[:, 0])
+    def rows(name: str, labels: tuple[str, ...], x: Host, y: Host) -> Rows:
+        return Rows(name, labels, x, y[:, 0], predict(model, params, x), found(x)[:, 0])
 
-    known = rows(table.labels, x, y)
-    held_out = replace(known.pick(study.held_out), network=study.network, formula=study.formula)
+    known = rows("the table", table.labels, x, y)
+    held_out = known.pick("rows not trained on", study.held_out)
+    held_out = replace(held_out, network=study.network, formula=study.formula)
     tested = None
     if test is not None:
-        tested = rows(test.labels, test.columns(names), test.columns([target]))
+        tested = rows("the test rows", test.labels, test.columns(names), test.columns([target]))
 
     unused = [held_out] if tested is None else [held_out, tested]
     spread = float(np.std(y))
-    errors = [_error(part.formula, part, spread) for part in unused]
-    learned_nothing = not np.isfinite(study.losses).any()
-    holds = not learned_nothing and all(
-        error <= GOOD or error <= 1.1 * _error(part.network, part, spread)
-        for error, part in zip(errors, unused, strict=True)
+    errors = tuple(part.error(part.formula, spread) for part in unused)
+    usable = bool(np.isfinite(study.result.history["loss"]).any())
+    holds = usable and not any(
+        error > GOOD and part.formula_is_worse() for error, part in zip(errors, unused, strict=True)
     )
+    # Rows trained on count too: what was held against a row left out may be another formula than the one shown.
+    fits = spread > 0 and max(errors) <= EXACT and all(is_exact(r.formula, r.y, known.y) for r in [known, *unused])
+    other = rival(found, x, y[:, 0]) if holds and known.error(known.formula, spread) <= GOOD else None
     learned = Learned(
         target=target,
         features=tuple(names),
@@ -230,11 +220,13 @@ def learn(
         unsnapped=str(formula(model, params, x, names=names, snap=False)),
         formula=found if holds else None,
         snapped=str(found),
-        exact=holds and found.resolved and spread > 0 and max(errors) <= EXACT,
-        trained=known.pick(study.trained),
+        exact=holds and found.resolved and fits and other is None,
+        errors=errors,
+        trained=known.pick("rows trained on", study.trained),
         held_out=held_out,
         test=tested,
         left_one_out=left_one_out,
+        usable=usable,
         spread=spread,
         branch=gates(model, params, x).mean(axis=0).round(),
         agree=float(agree.mean()),
@@ -242,14 +234,7 @@ def learn(
         warnings=(),
         seconds=time.perf_counter() - started,
     )
-    if learned_nothing:
-        return replace(learned, warnings=(NOTHING,))
-    return replace(learned, warnings=(*_untold(names, x, spread), *_warnings(learned, found, errors)))
-
-
-NOTHING = (
-    "every seed diverged at once, and the network is as good as untrained: lower --lr, or rescale the columns"
-)
+    return replace(learned, warnings=tuple(_warnings(learned, found, other, known)))
 
 
 def predict(layer: Layer, params: Mapping[str, Any], x: Host) -> Host:
@@ -291,11 +276,10 @@ def _check_magnitudes(table: Table, names: Sequence[str], dtype: str) -> None:
 
 @dataclass(frozen=True)
 class _Study:
-    """Trained seeds, their losses on rows not trained on, and the chosen one with its predictions for those."""
+    """Trained seeds, their formulas, and the chosen one with its predictions for rows not trained on."""
 
     result: Result
     texts: NDArray[np.str_]
-    losses: Host
     best: int
     trained: NDArray[np.bool_]
     held_out: NDArray[np.bool_]
@@ -310,6 +294,7 @@ def _train(model: Layer, plan: Plan, x: Host, y: Host, progress: Any, **more: An
         "optimizer": Adam(lr=plan.lr),
         "steps": plan.steps,
         "batch": None if batch == rows else batch,
+        "block": max(1, min(32, 4096 // x.shape[-1])),  # of a table of 1,000 columns, not a gigabyte at once
         "replicas": plan.seeds,
         "seed": plan.seed,
         "dtype": plan.dtype,
@@ -323,11 +308,11 @@ def _hold_out(model: Layer, plan: Plan, names: list[str], x: Host, y: Host, prog
     order = Streams(plan.seed, None, SPLIT).generators[0].permutation(len(x))
     held_out = np.isin(np.arange(len(x)), order[: len(x) // 5])
     result = _train(model, plan, x[~held_out], y[~held_out], progress, validation=(x[held_out], y[held_out]))
-    losses = _lowest(result.history["valid_loss"])
-    texts = _texts(model, result, names, x)
+    found = _formulas(model, result, names, x)
+    texts = np.array([str(f) for f in found])
     network = predict(model, replica(result.best_params, result.best), x[held_out])
-    snapped = formula(model, replica(result.best_params, result.best), x, names=names)(x[held_out])[:, 0]
-    return _Study(result, texts, losses, result.best, ~held_out, held_out, network, snapped)
+    snapped = found[result.best](x[held_out])[:, 0]
+    return _Study(result, texts, result.best, ~held_out, held_out, network, snapped)
 
 
 def _leave_one_out(model: Layer, plan: Plan, names: list[str], x: Host, y: Host, progress: Any) -> _Study:
@@ -343,20 +328,23 @@ def _leave_one_out(model: Layer, plan: Plan, names: list[str], x: Host, y: Host,
             if not folds.diverged[i * seeds + s]:
                 network[i, s] = predict(model, params, x[i : i + 1])[0]
                 snapped[i, s] = formula(model, params, np.delete(x, i, axis=0), names=names)(x[i : i + 1])[0, 0]
-    losses = np.mean((snapped - y) ** 2, axis=0)
+    found = _formulas(model, result, names, x)
+    with np.errstate(all="ignore"):
+        whole = np.stack([f(x)[:, 0] for f in found], axis=1)
+        losses = np.mean((snapped - y) ** 2 + (whole - y) ** 2, axis=0)
     losses[~np.isfinite(losses) | result.diverged] = np.inf
     # This chooses the formula. Of the seeds that found it, the best fit becomes the network.
-    texts = _texts(model, result, names, x)
+    texts = np.array([str(f) for f in found])
     first = int(losses.argmin())
     best = int(np.where(texts == texts[first], _lowest(result.history["loss"]), np.inf).argmin())
     every = np.ones(n, np.bool_)
-    return _Study(result, texts, losses, best, every, every, network[:, best], snapped[:, first])
+    return _Study(result, texts, best, every, every, network[:, best], snapped[:, first])
 
 
-def _texts(model: Layer, result: Result, names: list[str], x: Host) -> NDArray[np.str_]:
+def _formulas(model: Layer, result: Result, names: list[str], x: Host) -> list[Formula]:
     """The snapped formula of each seed."""
     seeds = range(len(result.diverged))
-    return np.array([str(formula(model, replica(result.best_params, s), x, names=names)) for s in seeds])
+    return [formula(model, replica(result.best_params, s), x, names=names) for s in seeds]
 
 
 def _lowest(losses: Host) -> Host:
@@ -367,49 +355,28 @@ def _lowest(losses: Host) -> Host:
 # --- judging ----------------------------------------------------------------------------------------------------
 
 
-def _error(prediction: Host, rows: Rows, spread: float) -> float:
-    """RMS error relative to the target's standard deviation, of the table or of these rows if theirs is larger."""
-    with np.errstate(all="ignore"):
-        return relative_error(prediction, rows.y, max(spread, float(np.std(rows.y))))
-
-
-def _untold(names: list[str], x: Host, spread: float) -> Iterator[str]:
-    """What no learner could tell from these rows."""
-    if spread == 0:
+def _warnings(learned: Learned, found: Formula, other: Formula | None, known: Rows) -> Iterator[str]:
+    text = printable(str(found), 200)
+    if not learned.usable:
+        yield "every seed diverged at once, and the network is as good as untrained: lower --lr or rescale columns"
+        return
+    if learned.spread == 0:
         yield "the target is constant: many formulas give it, and none can be called the law"
-    constant = [name for name, column in zip(names, x.T, strict=True) if np.ptp(column) == 0]
+    constant = [name for name, column in zip(learned.features, known.x.T, strict=True) if np.ptp(column) == 0]
     if constant:
         yield f"constant, so that nothing can be learned about them: {', '.join(map(printable, constant))}"
-    first: dict[bytes, str] = {}
-    for name, column in zip(names, x.T, strict=True):
-        twin = first.setdefault(column.tobytes(), name)
-        if twin != name and name not in constant:
-            yield f"{printable(twin)} and {printable(name)} are equal in every row: the formula may name either"
-
-
-def _warnings(learned: Learned, found: Formula, errors: list[float]) -> Iterator[str]:
-    text = printable(str(found), 200)
-    parts = {"rows not trained on": (learned.held_out, errors[0])}
-    if learned.test is not None:
-        parts["the test rows"] = (learned.test, errors[1])
-    for name, (rows, error) in parts.items():
-        undefined = int((~np.isfinite(rows.formula)).sum())
-        if undefined:
-            yield (
-                f"{text} has no finite value for {undefined} of {name}: a root or a quotient of 0 or a "
-                f"negative number, or too large a result"
-            )
-        elif error > GOOD:
-            network = _error(rows.network, rows, learned.spread)
-            yield (
-                f"{text} misses {name} by {error:.2g} times the target's standard deviation, the network by "
-                f"{network:.2g}: the data are noisy, or the law is not one that this unit can express"
-            )
+    if other is not None:
+        yield f"these rows cannot tell {text} from {printable(str(other), 200)}, which fits them as well"
+    for rows, error in zip(learned.unused, learned.errors, strict=True):
+        yield from _misses(rows, error, text, learned.spread)
+    missed = int(missed_rows(known.formula, known.y, known.y).sum())
+    if missed and max(learned.errors) <= GOOD and learned.errors[0] <= EXACT:
+        yield f"{text} meets the rows not trained on, but misses {missed:,} of the table's {len(known.y):,}"
     hanging = int(off_branch(gates(learned.layer, learned.params, learned.trained.x), learned.branch).sum())
     drifted: tuple[str, ...] = ()
     if learned.test is not None:
         off = off_branch(gates(learned.layer, learned.params, learned.test.x), learned.branch)
-        drifted = learned.test.pick(off).labels
+        drifted = learned.test.pick("drifted", off).labels
     if not found.resolved:
         yield "the chosen network's gate is undecided: it adds in some rows and multiplies in others"
     elif hanging:
@@ -424,6 +391,23 @@ def _warnings(learned: Learned, found: Formula, errors: list[float]) -> Iterator
         yield f"{learned.diverged} of {learned.plan.seeds} seeds diverged"
     if learned.agree < 0.5:
         yield f"only {learned.agree:.0%} of the seeds agree on {text}"
+
+
+def _misses(rows: Rows, error: float, text: str, spread: float) -> Iterator[str]:
+    undefined = int((~np.isfinite(rows.formula)).sum())
+    if undefined:
+        yield (
+            f"{text} has no finite value for {undefined} of {rows.name}: a root or a quotient of 0 or a "
+            f"negative number, or too large a result"
+        )
+    elif error > GOOD:
+        network = rows.error(rows.network, spread)
+        size = f"by {error:.2g} times the target's standard deviation" if np.isfinite(error) else "beyond measure"
+        beside = f"the network by {network:.2g}" if np.isfinite(network) else "and so does the network"
+        yield (
+            f"{text} misses {rows.name} {size}, {beside}: the data are noisy, or the law is not one that this "
+            f"unit can express"
+        )
 
 
 def gates(layer: Layer, params: Mapping[str, Any], x: Host) -> Host:

@@ -12,8 +12,9 @@ It is kept in one normal form, so that two networks that compute the same thing 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,6 +31,9 @@ Columns = Mapping[str, Host]
 
 #: The constants to which weights are snapped: the stable points of a NAC, and the roots between them.
 STABLE = (-1.0, -0.5, 0.0, 0.5, 1.0)
+
+#: Pairs of constants that are changed together, at most: with more, one at a time.
+MOST_PAIRS = 3000
 
 #: The sum of nothing.
 ZERO = ("sum", ())
@@ -51,7 +55,7 @@ class Formula:
     resolved : bool
         Whether every gate is on one side for all rows.
     error : float
-        RMS error relative to the target's standard deviation, on the rows that were given.
+        RMS error relative to the target's standard deviation, on the rows that were given; the worst output's.
     exact : bool
         Whether weights were snapped, `resolved` holds, and `error` is at most 1e-6.
     """
@@ -142,14 +146,18 @@ def formula(
 
     target = kept["y"] if y is None else np.asarray(y, dtype=np.float64)
     terms = tuple(nodes)
-    error = relative_error(evaluate(terms, names, rows), target, float(np.std(target)))
-    return Formula(terms, tuple(names), resolved, error, snap and resolved and error <= EXACT)
+    prediction = evaluate(terms, names, rows)
+    if prediction.shape != target.shape:
+        raise ShapeError(f"formula: y has shape {target.shape}, but the formula gives {prediction.shape}")
+    spreads = np.std(target, axis=0)
+    error = max(relative_error(p, t, s) for p, t, s in zip(prediction.T, target.T, spreads.tolist(), strict=True))
+    # Targets that do not vary can be met by chance.
+    varied = y is None or bool((spreads > 0).all())
+    return Formula(terms, tuple(names), resolved, error, snap and resolved and varied and error <= EXACT)
 
 
 def relative_error(prediction: Host, target: Host, spread: float) -> float:
     """RMS error relative to a standard deviation; where that is 0, 0 without any error and infinite with one."""
-    if prediction.shape != target.shape:
-        raise ShapeError(f"formula: y has shape {target.shape}, but the formula gives {prediction.shape}")
     with np.errstate(all="ignore"):
         rms = float(np.sqrt(np.mean((prediction - target) ** 2)))
     if not np.isfinite(rms):
@@ -235,6 +243,31 @@ def _collect(kind: str, pairs: Iterable[tuple[float, Node]]) -> Node:
     if kind == "product" and any(k > 0 and part == ZERO for k, part in terms):
         return ZERO
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else (kind, terms)
+
+
+def neighbours(node: Node, names: Sequence[str], x: Host) -> Iterator[Node]:
+    """Every formula that differs from a node in one constant at its top, or in two of which one is in use.
+
+    x (N, I) says where factors need bars. Of a column by itself, both its sums and its products are neighbours.
+    """
+    columns = dict(zip(names, x.T, strict=True))
+    seen = {node}
+    whole = isinstance(node, tuple) and node[0] != "abs"
+    for kind in (node[0],) if whole and node[1] else ("sum", "product"):
+        constants: dict[Node, float] = {part: k for k, part in node[1]} if whole else {node: 1.0}
+        used = list(constants)
+        for name in names:
+            part = _magnitude(name, columns) if kind == "product" else name
+            constants.setdefault(part, 0.0)
+        others: list[Node] = list(constants) if len(used) * len(constants) <= MOST_PAIRS else []
+        for one in used or constants:
+            for k, other in itertools.product(STABLE, others or [one]):
+                for l in STABLE if other != one else (k,):  # noqa: E741
+                    pairs = {**constants, one: k, other: l}
+                    changed = _collect(kind, [(value, part) for part, value in pairs.items()])
+                    if changed not in seen:
+                        seen.add(changed)
+                        yield changed
 
 
 # --- values and text --------------------------------------------------------------------------------------------

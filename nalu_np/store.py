@@ -241,10 +241,10 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], Arrays]:
     with ZipFile(file) as archive:
         header = _read_header(archive)
         version, library = header.get("version"), header.get("library")
-        if isinstance(version, int) and version > VERSION:
+        if type(version) is int and version > VERSION:
             newer = f"written by a newer version of the library, {library!r:.20}; update nalu_np"
             raise ModelFileError(f"a model file of format {version!r:.20}, {newer}")
-        _require(version == VERSION, f"its format has version {version!r:.20}")
+        _require(type(version) is int and version == VERSION, f"its format has version {version!r:.20}")
         _require(header.keys() >= {"layer", "parameters", "meta"}, "its header has gaps")
         entries = header["parameters"]
         described = isinstance(entries, dict) and all(map(_is_entry, entries.values()))
@@ -269,9 +269,14 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], Arrays]:
 def _read_header(archive: ZipFile) -> dict[str, Any]:
     """The header of a file in our format, of any version."""
     _require(HEADER in archive.namelist(), f"it has no {HEADER}")
-    header = json.loads(_unpacked(archive, HEADER, 0, MOST_HEADER))
+    header = json.loads(_unpacked(archive, HEADER, 0, MOST_HEADER), parse_constant=_no_constant)
     _require(isinstance(header, dict) and header.get("format") == FORMAT, f"its header does not say {FORMAT!r}")
     return cast("dict[str, Any]", header)
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity are not JSON, though Python reads them."""
+    raise ValueError(f"its header holds {name}")
 
 
 def _is_entry(entry: object) -> bool:

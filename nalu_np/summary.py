@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from .errors import printable
-from .learn import GOOD, UNITS, Host, Learned, Rows
-from .readout import EXACT, relative_error
+from .judge import GOOD, Rows, rms
+from .learn import UNITS, Learned
+from .readout import EXACT, Host
 
 #: Rows of the test that are shown one by one: all of a few, or the first of many.
 ALL, FIRST = 10, 5
@@ -41,8 +40,7 @@ def as_json(learned: Learned, model: str | None) -> dict[str, Any]:
 
 
 def _mse(rows: Rows, prediction: Host) -> float | None:
-    with np.errstate(all="ignore"):
-        value = float(np.mean((prediction - rows.y) ** 2))
+    value = rms(prediction - rows.y) ** 2
     return value if math.isfinite(value) else None
 
 
@@ -76,25 +74,19 @@ def _formula_lines(learned: Learned, target: str) -> list[str]:
             f"    no formula: {printable(learned.snapped, 200)} does not hold, see the warnings below",
             *network,
         ]
-    where = {"rows not trained on": learned.held_out}
-    if learned.test is not None:
-        where["the test rows"] = learned.test
-    errors = {name: _relative(rows, learned.spread) for name, rows in where.items()}
-    name = next((name for name, error in errors.items() if error > EXACT), "rows not trained on")
-    kind = "exact" if learned.exact else "about" if errors[name] <= GOOD else "about, and badly"
-    note = f"{kind}: off {_size(errors[name], learned.exact)} on {name}"
+    shown = next((i for i, error in enumerate(learned.errors) if error > EXACT), 0)
+    error, name = learned.errors[shown], learned.unused[shown].name
+    kind = "exact" if learned.exact else "about" if error <= GOOD else "about, and badly"
+    note = f"{kind}: off {_size(error)} on {name}"
+    if error <= EXACT and not learned.exact:
+        note += ", but not to be called exact, see the warnings"
     return [f"    {target} = {printable(str(learned.formula), 500)}", f"    {note}", *network]
 
 
-def _relative(rows: Rows, spread: float) -> float:
-    with np.errstate(all="ignore"):
-        return relative_error(rows.formula, rows.y, max(spread, float(np.std(rows.y))))
-
-
-def _size(error: float, exact: bool) -> str:
+def _size(error: float) -> str:
     if not math.isfinite(error):  # undefined, or the target does not vary at all
         return "beyond measure"
-    size = f"{error:.1g}" if exact else f"{error:.0%}" if error >= 0.1 else f"{100 * error:.2g}%"
+    size = f"{error:.1g}" if error <= EXACT else f"{error:.0%}" if error >= 0.1 else f"{100 * error:.2g}%"
     return f"by {size} of the target's standard deviation"
 
 
@@ -103,8 +95,8 @@ def _error_lines(learned: Learned) -> list[str]:
     parts.append(("left out one at a time" if learned.left_one_out else "held out", learned.held_out))
     if learned.test is not None:
         outside = learned.outside(learned.test)
-        parts += [("test, inside the range", learned.test.pick(~outside))]
-        parts += [("test, outside the range", learned.test.pick(outside))]
+        parts += [("test, inside the range", learned.test.pick("inside", ~outside))]
+        parts += [("test, outside the range", learned.test.pick("outside", outside))]
     lines = [f"{'RMS error':28}{'rows':>7}{'network':>12}{'formula':>12}"]
     for name, rows in parts:
         if len(rows.y):

@@ -147,9 +147,12 @@ def fit(
     [1.0, -1.0]
     """
     _keep_freed_memory()
-    _check_options(model, loss, steps=steps, every=every, block=block, batch=1 if batch is None else batch)
+    optimizer = Adam() if optimizer is None else optimizer
+    _check_options(
+        model, optimizer, loss, steps=steps, every=every, block=block, batch=1 if batch is None else batch
+    )
     dtype, numbers = dtype_name(dtype), replica_numbers(replicas)
-    run = _Run(model, LOSSES[loss], Adam() if optimizer is None else optimizer, seed, numbers, dtype)
+    run = _Run(model, LOSSES[loss], optimizer, seed, numbers, dtype)
     batches, data = _batches(x, y, batch, block, seed, model.rank, numbers, dtype)
     held_out = None
     if validation is not None:
@@ -269,13 +272,15 @@ def _keep_freed_memory() -> None:
     np.empty(30 << 20, np.uint8)
 
 
-def _check_options(model: object, loss: object, **counts: object) -> None:
+def _check_options(model: object, optimizer: object, loss: object, **counts: object) -> None:
+    if not hasattr(optimizer, "update") or isinstance(optimizer, type):
+        raise OptionError(f"fit: expected an optimizer such as nn.Adam(lr=0.01), got {optimizer!r:.60}")
     if not isinstance(model, Layer):
         raise OptionError(f"fit: expected a layer, got {model!r:.200}")
     if not isinstance(loss, str) or loss not in LOSSES:
         raise OptionError(f"fit: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
             raise OptionError(f"fit: {name} must be an integer >= 1, got {value!r}")
 
 

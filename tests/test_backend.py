@@ -400,6 +400,7 @@ FLOORS = [
     {"kernels"},
     {"train"},
     {"store", "readout"},
+    {"judge"},
     {"learn"},
     {"estimator", "experiments"},
     {"report", "plots", "bench", "summary"},

@@ -8,7 +8,7 @@ import pytest
 
 import nalu_np as nn
 from nalu_np.errors import TableError
-from nalu_np.learn import NOTHING, Plan, _warnings, gates, learn, off_branch, predict
+from nalu_np.learn import Plan, _warnings, gates, learn, off_branch, predict
 from nalu_np.summary import as_json, as_text
 from nalu_np.tasks.tables import Table, read_table
 
@@ -186,13 +186,17 @@ def test_a_gate_that_drifts_beyond_the_training_range_is_reported():
     branch = gates(learned.layer, params, learned.trained.x).mean(axis=0).round()
     drifting = replace(learned, params=params, branch=branch, warnings=())
     assert branch.tolist() == [0.0]
-    warnings = list(_warnings(drifting, learned.formula, [0.0, 0.0]))
+
+    def warnings_of(learned, found=learned.formula):
+        return list(_warnings(learned, found, None, learned.trained))
+
+    warnings = warnings_of(drifting)
     assert any("drifts" in warning and "1 of the test rows (line 3)" in warning for warning in warnings)
-    assert not any("drifts" in warning for warning in _warnings(learned, learned.formula, [0.0, 0.0]))
+    assert not any("drifts" in warning for warning in warnings_of(learned))
     hanging = replace(learned, params={**params, "G": np.array([[-0.5], [-0.5]], "float32")})
-    assert any("has not settled" in warning for warning in _warnings(hanging, learned.formula, [0.0, 0.0]))
+    assert any("has not settled" in warning for warning in warnings_of(hanging))
     undecided = replace(learned.formula, resolved=False)
-    assert any("undecided" in warning for warning in _warnings(learned, undecided, [0.0, 0.0]))
+    assert any("undecided" in warning for warning in warnings_of(learned, undecided))
 
 
 def test_gates_of_a_chain_and_of_a_unit_without_one():
@@ -215,7 +219,8 @@ def test_diverged_seeds_count_against_agreement():
 @pytest.mark.parametrize("rows", [10, 200])
 def test_when_every_seed_diverges_at_once_nothing_was_learned(rows):
     learned = learn(made(lambda a, b: a * b, rows=rows), "y", plan=Plan(seeds=3, steps=50, lr=1e38))
-    assert learned.warnings == (NOTHING,)
+    assert len(learned.warnings) == 1
+    assert "every seed diverged at once" in learned.warnings[0]
     assert not learned.usable
     assert learned.formula is None
     assert learned.diverged == 3
@@ -285,7 +290,9 @@ def test_what_no_rows_can_tell_is_a_warning():
     assert any("the target is constant" in warning for warning in constant.warnings)
     assert any("nothing can be learned about them: a" in warning for warning in constant.warnings)
     twins = learn(table(np.hstack([x, x, np.ones_like(x)]), x[:, 0]), "y", plan=QUICK)
-    assert any("a and b are equal in every row" in warning for warning in twins.warnings)
+    assert any("these rows cannot tell" in warning for warning in twins.warnings)
+    assert not twins.exact
+    assert "but not to be called exact, see the warnings" in as_text(twins, "made.csv", (), None)
     assert any("about them: c" in warning for warning in twins.warnings)
     plain = learn(made(lambda a, b: a + b), "y", plan=QUICK)
     assert plain.warnings == ()

@@ -773,6 +773,12 @@ def task(rng, n):
 
 
 REFUSED = {
+    "an optimizer's name": ({"optimizer": "adam"}, OptionError, "expected an optimizer such as nn.Adam"),
+    "an optimizer's class": (
+        {"optimizer": nn.Adam},
+        OptionError,
+        "expected an optimizer such as nn.Adam",
+    ),
     "a class": ({"model": nn.NAC}, OptionError, "expected a layer"),
     "no model": ({"model": None}, OptionError, "expected a layer, got None"),
     "a loss": ({"loss": "huber"}, OptionError, "loss must be one of mse, mae, got 'huber'"),
