@@ -158,7 +158,8 @@ def fit(
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             raise OptionError(f"fit: validation must be a pair (x, y), got {type(validation).__name__}")
-        held_out = _rows(*validation, model.rank, len(numbers), dtype)
+        x_held, y_held = _rows(*validation, model.rank, len(numbers), dtype)
+        held_out = from_numpy(x_held, dtype), from_numpy(y_held, dtype)
 
     history: dict[str, list[NDArray[Any]]] = {}
     with np.errstate(all="ignore"):  # a replica that diverges is a result, not a storm of warnings
@@ -308,12 +309,12 @@ def _host(name: str, value: Any, rank: int, replicas: int, dtype: str) -> NDArra
     return array
 
 
-def _rows(x: Any, y: Any, rank: int, replicas: int, dtype: str) -> tuple[Array, Array]:
-    """Both arrays on the device."""
+def _rows(x: Any, y: Any, rank: int, replicas: int, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Both arrays on the host, with equally many rows."""
     x, y = _host("x", x, rank, replicas, dtype), _host("y", y, rank, replicas, dtype)
     if x.shape[-2] != y.shape[-2]:
         raise ShapeError(f"fit: x has {x.shape[-2]} rows, but y has {y.shape[-2]}")
-    return from_numpy(x, dtype), from_numpy(y, dtype)
+    return x, y
 
 
 def _batches(
@@ -326,12 +327,11 @@ def _batches(
         return _drawn([x] * len(numbers), batch, block, seed, rank, numbers, dtype), "task"
     if y is None:
         raise OptionError("fit: y is missing; give arrays x and y, or a task sample(rng, n)")
-    rows = _rows(x, y, rank, len(numbers), dtype)
+    x, y = _rows(x, y, rank, len(numbers), dtype)
     if batch is None:
-        return itertools.repeat(rows), "all rows"
-    if batch > rows[0].shape[-2]:
-        raise OptionError(f"fit: batch is {batch}, but there are {rows[0].shape[-2]} rows; leave batch out")
-    x, y = (to_numpy(array) for array in rows)
+        return itertools.repeat((from_numpy(x, dtype), from_numpy(y, dtype))), "all rows"
+    if batch > x.shape[-2]:
+        raise OptionError(f"fit: batch is {batch}, but there are {x.shape[-2]} rows; leave batch out")
     samples = [
         _row_sample(x if x.ndim == rank else x[s], y if y.ndim == rank else y[s]) for s in range(len(numbers))
     ]
