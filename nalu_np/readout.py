@@ -248,16 +248,24 @@ def _collect(kind: str, pairs: Iterable[tuple[float, Node]]) -> Node:
 def neighbours(node: Node, names: Sequence[str], x: Host) -> Iterator[Node]:
     """Every formula that differs from a node in one constant at its top, or in two of which one is in use.
 
-    x (N, I) says where factors need bars. Of a column by itself, both its sums and its products are neighbours.
+    Of a sum of columns the product with the same constants and its neighbours are meant too, and the other way
+    round. x (N, I) says where factors need bars.
     """
     columns = dict(zip(names, x.T, strict=True))
     seen = {node}
     whole = isinstance(node, tuple) and node[0] != "abs"
-    for kind in (node[0],) if whole and node[1] else ("sum", "product"):
-        constants: dict[Node, float] = {part: k for k, part in node[1]} if whole else {node: 1.0}
+    top: dict[Node, float] = {part: k for k, part in node[1]} if whole else {node: 1.0}
+    bare = {(part[1] if part[0] == "abs" else part): k for part, k in top.items()}
+    for kind in ("sum", "product"):
+        parts = {name: _magnitude(name, columns) if kind == "product" else name for name in names}
+        if bare.keys() <= parts.keys():
+            constants = {parts[name]: k for name, k in bare.items()}
+        elif whole and node[0] == kind:
+            constants = dict(top)
+        else:
+            continue
         used = list(constants)
-        for name in names:
-            part = _magnitude(name, columns) if kind == "product" else name
+        for part in parts.values():
             constants.setdefault(part, 0.0)
         others: list[Node] = list(constants) if len(used) * len(constants) <= MOST_PAIRS else []
         for one in used or constants:

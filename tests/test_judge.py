@@ -78,11 +78,11 @@ def test_tables_that_invite_a_wrong_formula(law, wrong):
 def test_neighbours_are_other_formulas_and_include_every_change_of_two_constants():
     x = RNG.uniform(1, 2, (20, 2))
     found = list(neighbours(("product", ((1.0, "a"), (-1.0, "b"))), ("a", "b"), x))
-    assert len(found) == len(set(found)) == 24
+    assert len(found) == len(set(found)) == 24 + 25 - 2  # products and sums, of which a and b are both
+    assert ("sum", ((1.0, "a"), (-1.0, "b"))) in found
     assert "a" in found
     assert ("product", ()) in found
     assert ("product", ((1.0, "a"), (-1.0, "b"))) not in found
-    # A column by itself is a sum and a product; its two families share what is a column.
     of_a = set(neighbours("a", ("a", "b"), x))
     assert {("sum", ((1.0, "a"), (1.0, "b"))), ("product", ((1.0, "a"), (1.0, "b"))), "b"} <= of_a
     assert "a" not in of_a
@@ -96,7 +96,7 @@ def test_neighbours_are_other_formulas_and_include_every_change_of_two_constants
 def test_with_many_columns_constants_change_one_at_a_time():
     names = tuple(f"x{i}" for i in range(100))
     everything = ("sum", tuple((1.0, name) for name in sorted(names)))
-    assert len(list(neighbours(everything, names, np.ones((3, 100))))) == 400
+    assert len(list(neighbours(everything, names, np.ones((3, 100))))) == 400 + 401
 
 
 def test_a_rival_is_found_where_rows_cannot_tell():
@@ -113,6 +113,13 @@ def test_a_rival_is_found_where_rows_cannot_tell():
     assert rival(product, clear, noisy) is None
     twins = np.column_stack([a, a])
     assert str(rival(read("a"), twins, a + RNG.normal(0, 0.01, 60))) == "b"
+
+
+def test_a_sum_can_be_the_rival_of_a_product():
+    x = np.array([[2.0, 2.0], [0.0, 0.0], [3.0, 1.5]])
+    total = read(("sum", ((1.0, "a"), (1.0, "b"))))
+    assert str(rival(total, x, x.sum(axis=1))) == "a * b"
+    assert rival(total, x + np.array([0, 1]), x.sum(axis=1) + 1) is None
 
 
 def test_rows():
