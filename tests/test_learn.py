@@ -143,6 +143,14 @@ def test_a_formula_that_fails_on_the_test_rows_is_not_exact():
     assert any("the test rows" in warning for warning in learned.warnings)
 
 
+def test_what_a_wide_test_would_hide_is_said():
+    test = table([[1e12, 1e12], [1.0, 2.0]], [2e12, 3.3])
+    learned = learn(made(lambda a, b: a + b), "y", test=test, plan=QUICK)
+    assert max(learned.errors) < 1e-6
+    assert not learned.exact
+    assert any("misses 1 of 2 rows in the test rows" in warning for warning in learned.warnings)
+
+
 def test_no_formula_where_the_network_is_better_than_what_it_is_snapped_to():
     """0.25 lies between two stable constants: the network learns it, the formula cannot say it."""
     learned = learn(made(lambda a, b: 0.75 * a + b), "y", plan=QUICK)
