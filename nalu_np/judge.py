@@ -7,19 +7,22 @@ known, at a scale that neither a few huge targets nor a wide test can stretch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .readout import EXACT, Formula, Host, evaluate, neighbours, relative_error
+from .readout import EXACT, STABLE, Formula, Host, evaluate, families, member, relative_error
 
 #: Above this error, relative to the target's standard deviation, a formula comes with a warning.
 GOOD = 0.01
 
-#: Rows on which rivals are tried first.
-FEW = 32
+#: Rows on which rivals are tried first, how many go on to all rows, and up to how many columns all are tried.
+FEW, MOST_RIVALS, ALL_UP_TO = 32, 50, 6
+
+#: Numbers that trying rivals of wide tables may take.
+MOST_NUMBERS = 30_000_000
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,9 @@ def rms(values: Host) -> float:
 def is_exact(prediction: Host, y: Host, known: Host) -> bool:
     """Whether a prediction is the target to a millionth of the spread of the known targets, in RMS.
 
-    The spread is the smaller of their standard deviation and of its robust estimate from the median deviation: one
-    huge target would otherwise hide what is wrong with all others. Beyond a million times that spread, where a
-    float64 of a table has no more digits, an error counts relative to the target itself.
+    The spread is the smaller of their standard deviation and of its robust estimate, from the median of what
+    deviates: one huge target would otherwise hide what is wrong with all others. Far out, where a table has no
+    more digits, an error may be a billionth of the target's distance from the middle.
     """
     return rms(_scaled(prediction, y, known)) <= EXACT
 
@@ -72,29 +75,75 @@ def missed_rows(prediction: Host, y: Host, known: Host) -> NDArray[np.bool_]:
 
 def _scaled(prediction: Host, y: Host, known: Host) -> Host:
     with np.errstate(all="ignore"):
-        deviation = 1.4826 * float(np.median(np.abs(known - np.median(known))))
-        scale = np.maximum(min(float(np.std(known)), deviation), EXACT * np.abs(y))
+        middle = np.median(known)
+        off = np.abs(known - middle)
+        deviation = 1.4826 * float(np.median(off[off > 0])) if (off > 0).any() else 0.0
+        scale = np.maximum(min(float(np.std(known)), deviation), 1e-3 * np.abs(y - middle))
         error = np.abs(prediction - y)
         return np.where(error == 0, 0.0, error / scale)
 
 
 def rival(found: Formula, x: Host, y: Host) -> Formula | None:
-    """Another formula, different in one or two constants, that fits all rows as well; None if there is none.
+    """The best of the other formulas of the same family that fit all rows as well; None if there is none.
 
-    x (N, I), y (N). Where there is one, the rows cannot tell which is the law.
+    x (N, I), y (N). Where there is one, the rows cannot tell which is the law. With up to six columns these are
+    all sums and all products of them. With more, they are those that differ in the constants in use, all of them
+    up to three and else one, and in one constant besides.
     """
     own = rms(found(x)[:, 0] - y)
     exact = is_exact(found(x)[:, 0], y, y)
-
-    def fits(terms: Sequence[object], rows: NDArray[np.intp]) -> bool:
-        prediction = evaluate(terms, found.names, x[rows])[:, 0]
-        if exact:
-            return is_exact(prediction, y[rows], y)
-        return rms(prediction - y[rows]) <= own * (1 + 1e-9) * math.sqrt(len(y) / len(rows))
-
-    everywhere = np.arange(len(y))
     few = np.argsort(y, kind="stable")[np.linspace(0, len(y) - 1, min(FEW, len(y))).astype(np.intp)]
-    for node in neighbours(found.terms[0], found.names, x):
-        if fits([node], few) and fits([node], everywhere):
-            return Formula((node,), found.names, found.resolved, found.error, False)
-    return None
+    allowed = own * (1 + 1e-6) * math.sqrt(len(y) / len(few))
+    best: tuple[float, Formula] | None = None
+    for kind, parts, constants in families(found.terms[0], found.names, x):
+        values = evaluate(parts, found.names, x[few])
+        tried = 0
+        for block in _blocks(constants):
+            with np.errstate(all="ignore"):
+                terms = block @ values.T if kind == "sum" else np.exp(_powers(block, values))
+                if exact:
+                    error = np.sqrt(np.mean(np.square(_scaled(terms, y[few], y)), axis=1)) / 10
+                else:
+                    error = np.sqrt(np.mean(np.square(terms - y[few]), axis=1))
+            likely = np.flatnonzero(error <= (EXACT if exact else allowed))
+            for candidate in block[likely[np.argsort(error[likely], kind="stable")][:MOST_RIVALS]]:
+                node = member(kind, parts, candidate)
+                prediction = evaluate([node], found.names, x)[:, 0]
+                score = rms(prediction - y)
+                fits = is_exact(prediction, y, y) if exact else score <= own * (1 + 1e-9)
+                if node != found.terms[0] and fits and (best is None or score < best[0]):
+                    best = score, Formula((node,), found.names, found.resolved, found.error, False)
+                tried += 1
+            if tried >= MOST_RIVALS:
+                break
+    return None if best is None else best[1]
+
+
+def _powers(constants: Host, values: Host) -> Host:
+    """Exponents times logarithms, (C, P) and (N, P) to (C, N); 0 to the power of 0 is 1."""
+    logs = np.log(values)
+    if np.isfinite(logs).all():
+        return np.asarray(constants @ logs.T)
+    return np.asarray(np.where(constants[:, None] == 0, 0.0, constants[:, None] * logs).sum(axis=2))
+
+
+def _blocks(constants: Host) -> Iterator[Host]:
+    """Other constants to try, some thousands at a time: (C, P)."""
+    stable, (used,) = np.array(STABLE), np.nonzero(constants)
+    if len(constants) <= ALL_UP_TO:
+        yield np.stack(np.meshgrid(*[stable] * len(constants), indexing="ij"), axis=-1).reshape(-1, len(constants))
+        return
+    if len(used) <= 3:
+        grid = np.stack(np.meshgrid(*[stable] * len(used), indexing="ij"), axis=-1).reshape(-1, len(used))
+        bases = np.tile(constants, (len(grid), 1))
+        bases[:, used] = grid
+    else:
+        bases = np.tile(constants, (len(used) * len(stable), 1))
+        bases[np.arange(len(bases)), used.repeat(len(stable))] = np.tile(stable, len(used))
+    yield bases
+    if len(bases) * len(constants) ** 2 > MOST_NUMBERS:  # too many: no second constant
+        bases = constants[None]
+    for other in np.setdiff1d(np.arange(len(constants)), used):
+        block = bases.repeat(4, axis=0)
+        block[:, other] = np.tile(stable[stable != 0], len(bases))
+        yield block

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from .backend import SPLIT, Streams, from_numpy, to_numpy
 from .errors import TableError, printable
-from .judge import GOOD, Rows, is_exact, missed_rows, rival
+from .judge import GOOD, Rows, is_exact, missed_rows, rival, rms
 from .layer import Layer, chain, replica
 from .optim import Adam
 from .readout import EXACT, Formula, Host, formula
@@ -72,10 +73,11 @@ class Learned:
         The same as text, also where it does not hold.
     exact : bool
         Whether the formula is the law: constants 0, +-1/2, +-1, gates resolved, and on rows not used for training
-        an RMS error of at most 1e-6 of the target's standard deviation; and every row known agrees, and no other
-        formula of the kind fits them as well.
+        an RMS error of at most 1e-6 of the target's standard deviation; and every row known agrees, none of the
+        formulas that `judge.rival` tries fits them as well, and no constant or repeated column is in it.
     errors : tuple of float
-        Of the snapped formula on the rows held out and those of the test, relative to the standard deviation.
+        Of the snapped formula on the rows held out and those of the test, relative to the standard deviation of
+        the table's target, or of these rows' if that is larger.
     trained, held_out, test : Rows
         Rows trained on, rows used to choose (held out, or left out one at a time), and the test's, if any.
     left_one_out : bool
@@ -211,6 +213,7 @@ def learn(
     # Rows trained on count too: what was held against a row left out may be another formula than the one shown.
     fits = spread > 0 and max(errors) <= EXACT and all(is_exact(r.formula, r.y, known.y) for r in [known, *unused])
     other = rival(found, x, y[:, 0]) if holds and known.error(known.formula, spread) <= GOOD else None
+    guessed = _untold(found, x)
     learned = Learned(
         target=target,
         features=tuple(names),
@@ -220,7 +223,7 @@ def learn(
         unsnapped=str(formula(model, params, x, names=names, snap=False)),
         formula=found if holds else None,
         snapped=str(found),
-        exact=holds and found.resolved and fits and other is None,
+        exact=holds and found.resolved and fits and other is None and not guessed,
         errors=errors,
         trained=known.pick("rows trained on", study.trained),
         held_out=held_out,
@@ -362,17 +365,22 @@ def _warnings(learned: Learned, found: Formula, other: Formula | None, known: Ro
         return
     if learned.spread == 0:
         yield "the target is constant: many formulas give it, and none can be called the law"
-    constant = [name for name, column in zip(learned.features, known.x.T, strict=True) if np.ptp(column) == 0]
-    if constant:
-        yield f"constant, so that nothing can be learned about them: {', '.join(map(printable, constant))}"
+    guessed = _untold(found, known.x)
+    if guessed:
+        names = ", ".join(map(printable, guessed))
+        yield f"constant, or equal to another column, so that their part in the formula is a guess: {names}"
     if other is not None:
-        yield f"these rows cannot tell {text} from {printable(str(other), 200)}, which fits them as well"
+        ours, theirs = (rms(f(known.x)[:, 0] - known.y) for f in (found, other))
+        if theirs < ours / 2 and max(learned.errors) > EXACT:
+            yield f"{printable(str(other), 200)} fits these rows better than {text}: train longer (--steps)"
+        else:
+            yield f"these rows cannot tell {text} from {printable(str(other), 200)}, which fits them as well"
     for rows, error in zip(learned.unused, learned.errors, strict=True):
         yield from _misses(rows, error, text, learned.spread)
     for rows in [known, *learned.unused[1:]]:
         missed = int(missed_rows(rows.formula, rows.y, known.y).sum())
         if missed and max(learned.errors) <= EXACT:  # the RMS error does not show it
-            yield f"{text} misses {missed:,} of {len(rows.y):,} rows in {rows.name}"
+            yield f"{text} is off by more than rounding in {missed:,} of {len(rows.y):,} rows of {rows.name}"
     hanging = int(off_branch(gates(learned.layer, learned.params, learned.trained.x), learned.branch).sum())
     drifted: tuple[str, ...] = ()
     if learned.test is not None:
@@ -381,7 +389,7 @@ def _warnings(learned: Learned, found: Formula, other: Formula | None, known: Ro
     if not found.resolved:
         yield "the chosen network's gate is undecided: it adds in some rows and multiplies in others"
     elif hanging:
-        yield f"the chosen network's gate has not settled: it mixes both paths in {hanging} rows trained on"
+        yield f"the chosen network's gate has not settled: rows trained on in which it mixes both paths: {hanging}"
     if drifted:
         yield (
             f"the network's gate drifts from its choice in {len(drifted)} of the test rows "
@@ -394,6 +402,26 @@ def _warnings(learned: Learned, found: Formula, other: Formula | None, known: Ro
         yield f"only {learned.agree:.0%} of the seeds agree on {text}"
 
 
+def _untold(found: Formula, x: Host) -> list[str]:
+    """Columns that the formula uses although the rows say nothing about them: constant, or twins of another."""
+    columns = [column.tobytes() for column in x.T]
+    twins = {column for column, count in Counter(columns).items() if count > 1}
+    used = [any(name in _leaves(term) for term in found.terms) for name in found.names]
+    return [
+        name
+        for name, column, i, uses in zip(found.names, columns, range(len(columns)), used, strict=True)
+        if uses and (column in twins or np.ptp(x[:, i]) == 0)
+    ]
+
+
+def _leaves(node: Any) -> set[str]:
+    """Names of the columns in a formula's tree."""
+    if isinstance(node, str):
+        return {node}
+    kind, inner = node
+    return _leaves(inner) if kind == "abs" else {name for _, part in inner for name in _leaves(part)}
+
+
 def _misses(rows: Rows, error: float, text: str, spread: float) -> Iterator[str]:
     undefined = int((~np.isfinite(rows.formula)).sum())
     if undefined:
@@ -401,7 +429,7 @@ def _misses(rows: Rows, error: float, text: str, spread: float) -> Iterator[str]
             f"{text} has no finite value for {undefined} of {rows.name}: a root or a quotient of 0 or a "
             f"negative number, or too large a result"
         )
-    elif error > GOOD:
+    elif error > GOOD and spread > 0:
         network = rows.error(rows.network, spread)
         size = f"by {error:.2g} times the target's standard deviation" if np.isfinite(error) else "beyond measure"
         beside = f"the network by {network:.2g}" if np.isfinite(network) else "and so does the network"

@@ -12,7 +12,6 @@ It is kept in one normal form, so that two networks that compute the same thing 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,9 +30,6 @@ Columns = Mapping[str, Host]
 
 #: The constants to which weights are snapped: the stable points of a NAC, and the roots between them.
 STABLE = (-1.0, -0.5, 0.0, 0.5, 1.0)
-
-#: Pairs of constants that are changed together, at most: with more, one at a time.
-MOST_PAIRS = 3000
 
 #: The sum of nothing.
 ZERO = ("sum", ())
@@ -245,14 +241,13 @@ def _collect(kind: str, pairs: Iterable[tuple[float, Node]]) -> Node:
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else (kind, terms)
 
 
-def neighbours(node: Node, names: Sequence[str], x: Host) -> Iterator[Node]:
-    """Every formula that differs from a node in one constant at its top, or in two of which one is in use.
+def families(node: Node, names: Sequence[str], x: Host) -> Iterator[tuple[str, list[Node], Host]]:
+    """What a formula is a member of: a kind, "sum" or "product", its parts, and their constants in this formula.
 
-    Of a sum of columns the product with the same constants and its neighbours are meant too, and the other way
-    round. x (N, I) says where factors need bars.
+    The parts are all columns, and whatever else stands at the top of the formula. A sum of columns belongs to the
+    products with the same constants too, and the other way round. x (N, I) says where factors need bars.
     """
     columns = dict(zip(names, x.T, strict=True))
-    seen = {node}
     whole = isinstance(node, tuple) and node[0] != "abs"
     top: dict[Node, float] = {part: k for k, part in node[1]} if whole else {node: 1.0}
     bare = {(part[1] if part[0] == "abs" else part): k for part, k in top.items()}
@@ -261,21 +256,16 @@ def neighbours(node: Node, names: Sequence[str], x: Host) -> Iterator[Node]:
         if bare.keys() <= parts.keys():
             constants = {parts[name]: k for name, k in bare.items()}
         elif whole and node[0] == kind:
-            constants = dict(top)
+            constants = top
         else:
             continue
-        used = list(constants)
-        for part in parts.values():
-            constants.setdefault(part, 0.0)
-        others: list[Node] = list(constants) if len(used) * len(constants) <= MOST_PAIRS else []
-        for one in used or constants:
-            for k, other in itertools.product(STABLE, others or [one]):
-                for l in STABLE if other != one else (k,):  # noqa: E741
-                    pairs = {**constants, one: k, other: l}
-                    changed = _collect(kind, [(value, part) for part, value in pairs.items()])
-                    if changed not in seen:
-                        seen.add(changed)
-                        yield changed
+        nodes = list(dict.fromkeys([*constants, *parts.values()]))
+        yield kind, nodes, np.array([constants.get(part, 0.0) for part in nodes])
+
+
+def member(kind: str, parts: Sequence[Node], constants: Host) -> Node:
+    """The formula of a family with these constants, in normal form."""
+    return _collect(kind, [(k, part) for k, part in zip(constants.tolist(), parts, strict=True) if k])
 
 
 # --- values and text --------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def fit(
     model : Layer
         A layer or a chain.
     x, y : array
-        (N, I) and (N, O), shared by all replicas, or (S, N, I) and (S, N, O). On the host; moved once.
+        (N, I) and (N, O), shared by all replicas, or (S, N, I) and (S, N, O). On the host; moved at this edge.
         For layers of sequences (T, N, I) and (T, N, O), likewise.
         Or x is a task `sample(rng, n) -> x (n, I), y (n, O)` and y is left out.
     steps : int

@@ -148,7 +148,7 @@ def test_what_a_wide_test_would_hide_is_said():
     learned = learn(made(lambda a, b: a + b), "y", test=test, plan=QUICK)
     assert max(learned.errors) < 1e-6
     assert not learned.exact
-    assert any("misses 1 of 2 rows in the test rows" in warning for warning in learned.warnings)
+    assert any("in 1 of 2 rows of the test rows" in warning for warning in learned.warnings)
 
 
 def test_no_formula_where_the_network_is_better_than_what_it_is_snapped_to():
@@ -296,11 +296,9 @@ def test_what_no_rows_can_tell_is_a_warning():
     constant = learn(table(np.ones((100, 1)) * 2, np.full(100, 2.0)), "y", plan=QUICK)
     assert not constant.exact
     assert any("the target is constant" in warning for warning in constant.warnings)
-    assert any("nothing can be learned about them: a" in warning for warning in constant.warnings)
     twins = learn(table(np.hstack([x, x, np.ones_like(x)]), x[:, 0]), "y", plan=QUICK)
     assert any("these rows cannot tell" in warning for warning in twins.warnings)
     assert not twins.exact
     assert "but not to be called exact, see the warnings" in as_text(twins, "made.csv", (), None)
-    assert any("about them: c" in warning for warning in twins.warnings)
     plain = learn(made(lambda a, b: a + b), "y", plan=QUICK)
     assert plain.warnings == ()
