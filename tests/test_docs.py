@@ -88,3 +88,11 @@ def test_equation_tags_in_the_code_are_stated_in_a_docstring():
     }
     used = {tag for comment in re.findall(r"#(.*)", source) for tag in re.findall(r"\[\w+\.\d\*?\]", comment)}
     assert used == stated
+
+
+def test_what_is_shipped():
+    package = Path(nn.__file__).parent
+    for name in ("py.typed", "data/small_bodies.csv", "data/giants.csv"):
+        assert (package / name).is_file()
+    for name in ("LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "docs/extrapolation.png"):
+        assert (ROOT / name).stat().st_size > 500
