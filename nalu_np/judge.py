@@ -93,7 +93,8 @@ def rival(found: Formula, x: Host, y: Host) -> Formula | None:
     own = rms(found(x)[:, 0] - y)
     exact = is_exact(found(x)[:, 0], y, y)
     few = np.argsort(y, kind="stable")[np.linspace(0, len(y) - 1, min(FEW, len(y))).astype(np.intp)]
-    allowed = own * (1 + 1e-6) * math.sqrt(len(y) / len(few))
+    # What is near enough on a few rows to be held against all: errors there may be larger than on the whole.
+    allowed = (10 * EXACT if exact else own * (1 + 1e-6)) * math.sqrt(len(y) / len(few))
     best: tuple[float, Formula] | None = None
     for kind, parts, constants in families(found.terms[0], found.names, x):
         values = evaluate(parts, found.names, x[few])
@@ -101,11 +102,9 @@ def rival(found: Formula, x: Host, y: Host) -> Formula | None:
         for block in _blocks(constants):
             with np.errstate(all="ignore"):
                 terms = block @ values.T if kind == "sum" else np.exp(_powers(block, values))
-                if exact:
-                    error = np.sqrt(np.mean(np.square(_scaled(terms, y[few], y)), axis=1)) / 10
-                else:
-                    error = np.sqrt(np.mean(np.square(terms - y[few]), axis=1))
-            likely = np.flatnonzero(error <= (EXACT if exact else allowed))
+                gaps = _scaled(terms, y[few], y) if exact else terms - y[few]
+                error = np.sqrt(np.mean(np.square(gaps), axis=1))
+            likely = np.flatnonzero(error <= allowed)
             for candidate in block[likely[np.argsort(error[likely], kind="stable")][:MOST_RIVALS]]:
                 node = member(kind, parts, candidate)
                 prediction = evaluate([node], found.names, x)[:, 0]

@@ -237,7 +237,7 @@ def learn(
         warnings=(),
         seconds=time.perf_counter() - started,
     )
-    return replace(learned, warnings=tuple(_warnings(learned, found, other, known)))
+    return replace(learned, warnings=tuple(_warnings(learned, found, other, guessed, known)))
 
 
 def predict(layer: Layer, params: Mapping[str, Any], x: Host) -> Host:
@@ -358,14 +358,15 @@ def _lowest(losses: Host) -> Host:
 # --- judging ----------------------------------------------------------------------------------------------------
 
 
-def _warnings(learned: Learned, found: Formula, other: Formula | None, known: Rows) -> Iterator[str]:
+def _warnings(
+    learned: Learned, found: Formula, other: Formula | None, guessed: list[str], known: Rows
+) -> Iterator[str]:
     text = printable(str(found), 200)
     if not learned.usable:
         yield "every seed diverged at once, and the network is as good as untrained: lower --lr or rescale columns"
         return
     if learned.spread == 0:
         yield "the target is constant: many formulas give it, and none can be called the law"
-    guessed = _untold(found, known.x)
     if guessed:
         names = ", ".join(map(printable, guessed))
         yield f"constant, or equal to another column, so that their part in the formula is a guess: {names}"
@@ -404,13 +405,12 @@ def _warnings(learned: Learned, found: Formula, other: Formula | None, known: Ro
 
 def _untold(found: Formula, x: Host) -> list[str]:
     """Columns that the formula uses although the rows say nothing about them: constant, or twins of another."""
-    columns = [column.tobytes() for column in x.T]
-    twins = {column for column, count in Counter(columns).items() if count > 1}
-    used = [any(name in _leaves(term) for term in found.terms) for name in found.names]
+    used = {name for term in found.terms for name in _leaves(term)}
+    counts = Counter(column.tobytes() for column in x.T)
     return [
         name
-        for name, column, i, uses in zip(found.names, columns, range(len(columns)), used, strict=True)
-        if uses and (column in twins or np.ptp(x[:, i]) == 0)
+        for name, column in zip(found.names, x.T, strict=True)
+        if name in used and (counts[column.tobytes()] > 1 or np.ptp(column) == 0)
     ]
 
 

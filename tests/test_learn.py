@@ -196,7 +196,7 @@ def test_a_gate_that_drifts_beyond_the_training_range_is_reported():
     assert branch.tolist() == [0.0]
 
     def warnings_of(learned, found=learned.formula):
-        return list(_warnings(learned, found, None, learned.trained))
+        return list(_warnings(learned, found, None, [], learned.trained))
 
     warnings = warnings_of(drifting)
     assert any("drifts" in warning and "1 of the test rows (line 3)" in warning for warning in warnings)
