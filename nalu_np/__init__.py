@@ -1,5 +1,7 @@
 """Neural arithmetic units from scratch on NumPy and CuPy, every gradient derived by hand."""
 
+import typing as _typing
+
 from .backend import get_backend, to_numpy, use_backend
 from .checks import Report, check_layer, gradcheck
 from .layer import Cell, Layer, chain, replica, scan
@@ -8,7 +10,7 @@ from .optim import SGD, Adam
 from .readout import Formula, formula
 from .store import load, save
 from .train import Result, Segment, fit
-from .units import NAC, NALU, LogNAC
+from .units import NAC, NALU, LogNAC, ProductPath, SumPath
 
 __version__ = "0.1.0"
 
@@ -23,9 +25,11 @@ __all__ = [
     "Formula",
     "Layer",
     "LogNAC",
+    "ProductPath",
     "Report",
     "Result",
     "Segment",
+    "SumPath",
     "chain",
     "check_layer",
     "fit",
@@ -39,3 +43,15 @@ __all__ = [
     "to_numpy",
     "use_backend",
 ]
+
+if _typing.TYPE_CHECKING:  # pragma: no cover
+    from .estimator import NALURegressor as NALURegressor
+else:
+
+    def __getattr__(name):
+        """What needs more than NumPy is imported when it is asked for."""
+        if name == "NALURegressor":
+            from .estimator import NALURegressor
+
+            return NALURegressor
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,7 @@ from .backend import VARIABLE, get_backend
 from .checks import check_layer, registered_layers
 from .errors import FileError, GradientError, NaluError, printable
 from .layer import Layer, Params
-from .learn import UNITS, Learned, Plan, gates, learn, off_branch, predict
+from .learn import TRAINED, UNITS, Learned, Plan, gates, learn, off_branch, predict
 from .readout import Host, evaluate
 from .store import check_writable, load, save
 from .summary import as_json, as_text
@@ -39,8 +39,16 @@ MOST_LAYERS = 8
 #: What fit notes in a model, and predict needs besides the network.
 NOTES = ("target", "features", "formula", "branch")
 
-#: What `nalu-np fit` learns from when it is given nothing.
-SHIPPED = {"table": "small_bodies.csv", "test": "giants.csv", "target": "escape_velocity"}
+#: Shipped tables, of measured or published figures: two files, the target, and what the report calls them.
+DEMOS = {
+    "escape": ("small_bodies", "giants", "escape_velocity", "The shipped table of small bodies", "The giants"),
+    "planets": ("planets", "outer_planets", "period", "The shipped table of planets", "The outer planets"),
+    "boyle": ("boyle", "boyle_compressed", "pressure", "Boyle's table of 1662", "His smaller volumes"),
+    "moons": ("moons", "giant_moons", "period", "The shipped table of moons", "Of Jupiter and Saturn"),
+}
+
+#: Options of units trained by gradients.
+TRAINING = ("layers", "steps", "lr", "batch", "dtype")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,7 +99,8 @@ def parser() -> argparse.ArgumentParser:
         "fit",
         help="learn a law from a table",
         description="Learn a law from a table. Without a table: a demonstration, which learns from the small "
-        "bodies of the solar system and predicts the giants.",
+        "bodies of the solar system and predicts the giants. A sum path and a product path race; NALU, NAC and "
+        "LogNAC are trained by gradients, as in the paper.",
     )
     fit.add_argument("table", nargs="?", type=_path, metavar="TRAIN.csv", help="a CSV file with a header")
     fit.add_argument("--target", metavar="COLUMN", help="the column to predict")
@@ -99,26 +108,35 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--test", type=_path, metavar="OTHER.csv", help="rows to report on, best from outside the range"
     )
-    fit.add_argument("--unit", choices=sorted(UNITS), default=Plan.unit, help="(default: %(default)s)")
-    fit.add_argument(
-        "--layers",
-        type=_whole(1, MOST_LAYERS),
-        default=Plan.layers,
-        metavar="N",
-        help=f"of the unit, at most {MOST_LAYERS} (default: %(default)s)",
-    )
+    fit.add_argument("--unit", choices=UNITS, default=Plan.unit, help="(default: %(default)s)")
+    fit.add_argument("--scale", action="store_true", help="learn one constant besides, which multiplies the whole")
+    fit.add_argument("--compare", metavar="A,B", help=f"units to show beside: {', '.join(TRAINED)}")
     fit.add_argument(
         "--seeds", type=_whole(1), default=Plan.seeds, metavar="N", help="trained at once (default: %(default)s)"
     )
-    fit.add_argument("--steps", type=_whole(1), default=Plan.steps, metavar="N", help="(default: %(default)s)")
-    fit.add_argument("--lr", type=_positive, default=Plan.lr, metavar="R", help="of Adam (default: %(default)s)")
-    fit.add_argument("--batch", type=_whole(1), metavar="N", help="rows a step (default: 128, or all if fewer)")
-    fit.add_argument("--dtype", choices=("float32", "float64"), default=Plan.dtype, help="(default: %(default)s)")
     fit.add_argument("--seed", type=_whole(0), default=Plan.seed, metavar="N", help="(default: %(default)s)")
     fit.add_argument(
         "--out", type=_path, metavar="model.npz", help="write the chosen network and its formula to a file"
     )
+    fit.add_argument(
+        "--plot",
+        type=_path,
+        metavar="fit.png",
+        help="draw predictions and the seeds' weights (.png, .svg or .pdf)",
+    )
     fit.add_argument("--json", action="store_true", help="print one JSON object instead of the report")
+    fit.add_argument("--demo", choices=DEMOS, help="learn from a shipped table")
+    slow = fit.add_argument_group("units trained by gradients (nalu, nac, lognac)")
+    slow.add_argument(
+        "--layers",
+        type=_whole(1, MOST_LAYERS),
+        metavar="N",
+        help=f"one after the other, at most {MOST_LAYERS} (default: {Plan.layers})",
+    )
+    slow.add_argument("--steps", type=_whole(1), metavar="N", help=f"(default: {Plan.steps})")
+    slow.add_argument("--lr", type=_positive, metavar="R", help=f"of Adam (default: {Plan.lr})")
+    slow.add_argument("--batch", type=_whole(1), metavar="N", help="rows a step (default: 128, or all if fewer)")
+    slow.add_argument("--dtype", choices=("float32", "float64"), help=f"(default: {Plan.dtype})")
     fit.set_defaults(run=_fit)
 
     use = commands.add_parser("predict", help="apply a model to a table", description="Apply a model to a table.")
@@ -197,25 +215,17 @@ def _silence() -> None:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    plan = Plan(
-        unit=options.unit,
-        layers=options.layers,
-        seeds=options.seeds,
-        steps=options.steps,
-        lr=options.lr,
-        batch=options.batch,
-        dtype=options.dtype,
-        seed=options.seed,
-    )
+    plan = _plan(options)
     features = None if options.features is None else _split(options.features)
     test: Table | None = None
     if options.table is None:
         if not (options.target is options.features is options.test is None):
             raise FileError("fit: --target, --features and --test need a table; give TRAIN.csv first")
-        folder = resources.files("nalu_np") / "data"
-        with resources.as_file(folder) as shipped:
-            table, test = (read_table(shipped / SHIPPED[name]) for name in ("table", "test"))
-        target, title, test_title = SHIPPED["target"], "The shipped table of small bodies", "The giants"
+        train_file, test_file, target, title, test_title = DEMOS[options.demo or "escape"]
+        with resources.as_file(resources.files("nalu_np") / "data") as shipped:
+            table, test = read_table(shipped / f"{train_file}.csv"), read_table(shipped / f"{test_file}.csv")
+    elif options.demo is not None:
+        raise FileError("fit: --demo brings its own table; leave one of them out")
     else:
         if options.target is None:
             names = printable(", ".join(read_table(options.table).names), 200)
@@ -228,6 +238,7 @@ def _fit(options: argparse.Namespace) -> int:
         title, test_title = printable(Path(options.table).name, 60), Path(options.test or "").name
     if options.out is not None:
         check_writable(options.out)
+    draw = None if options.plot is None else _drawing(options.plot)
 
     bar = _Bar(options.json)
     try:
@@ -235,9 +246,11 @@ def _fit(options: argparse.Namespace) -> int:
     finally:
         bar.clear()
     written = None
-    if options.out is not None and learned.usable:
+    if options.out is not None and learned.chosen.usable:
         save(options.out, learned.layer, learned.params, _meta(learned))
         written = os.fspath(options.out)
+    if draw is not None:
+        draw(learned, title, test_title, options.plot)
     if options.json:
         print(json.dumps(as_json(learned, written), allow_nan=False))
     else:
@@ -246,7 +259,27 @@ def _fit(options: argparse.Namespace) -> int:
             print(f"written: {printable(written, None)}")
         elif options.out is not None:
             print("nothing was written: no seed has learned anything")
+        if draw is not None:
+            print(f"drawn: {printable(options.plot, None)}")
     return 0
+
+
+def _drawing(path: str) -> Callable[[Learned, str, str, str], None]:
+    """What draws the picture, or an error before any work is done."""
+    from .plots import check_drawable, draw_fit
+
+    check_drawable(path)
+    return draw_fit
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    compare = tuple(_split(options.compare)) if options.compare is not None else ()
+    given = {name: value for name in TRAINING if (value := getattr(options, name)) is not None}
+    plan = Plan(options.unit, options.scale, compare, options.seeds, options.seed, **given)
+    if given and not {options.unit, *compare} & TRAINED.keys():
+        names = ", ".join(f"--{name}" for name in given)
+        _warn(f"{names}: only units trained by gradients heed it, such as --unit nalu; {options.unit} needs none")
+    return plan
 
 
 def _split(names: str) -> list[str]:

@@ -6,6 +6,7 @@ known, at a scale that neither a few huge targets nor a wide test can stretch.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,16 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .readout import EXACT, STABLE, Formula, Host, evaluate, families, member, relative_error
+from .lattice import within
+from .readout import EXACT, Formula, Host, Node, complexity, constant, evaluate, families, path, relative_error
 
 #: Above this error, relative to the target's standard deviation, a formula comes with a warning.
 GOOD = 0.01
 
-#: Rows on which rivals are tried first, how many go on to all rows, and up to how many columns all are tried.
-FEW, MOST_RIVALS, ALL_UP_TO = 32, 50, 6
-
-#: Numbers that trying rivals of wide tables may take.
-MOST_NUMBERS = 30_000_000
+#: Rivals that are looked at.
+MOST_RIVALS = 50
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ class Rows:
             return relative_error(prediction, self.y, max(spread, float(np.std(self.y))))
 
     def formula_is_worse(self) -> bool:
-        """Whether the formula's RMS error is more than 10 % above the network's, or is none at all."""
+        """Whether the formula's RMS error is well above the network's, by 10 % or what chance does, or is none."""
         formula, network = rms(self.formula - self.y), rms(self.network - self.y)
-        return not math.isfinite(formula) or formula > 1.1 * network
+        return not math.isfinite(formula) or formula > (1 + max(0.1, 0.5 / math.sqrt(len(self.y)))) * network
 
 
 def rms(values: Host) -> float:
@@ -75,74 +74,77 @@ def missed_rows(prediction: Host, y: Host, known: Host) -> NDArray[np.bool_]:
 
 def _scaled(prediction: Host, y: Host, known: Host) -> Host:
     with np.errstate(all="ignore"):
-        middle = np.median(known)
-        off = np.abs(known - middle)
-        deviation = 1.4826 * float(np.median(off[off > 0])) if (off > 0).any() else 0.0
-        scale = np.maximum(min(float(np.std(known)), deviation), 1e-3 * np.abs(y - middle))
         error = np.abs(prediction - y)
-        return np.where(error == 0, 0.0, error / scale)
+        return np.where(error == 0, 0.0, error / _scale(y, known))
+
+
+def _scale(y: Host, known: Host) -> Host:
+    """What errors are measured by, in each row."""
+    return np.asarray(np.maximum(robust_spread(known), 1e-3 * np.abs(y - np.median(known))))
+
+
+def robust_spread(y: Host) -> float:
+    """The smaller of the standard deviation and of its estimate from the median of what deviates."""
+    off = np.abs(y - np.median(y))
+    deviation = 1.4826 * float(np.median(off[off > 0])) if (off > 0).any() else 0.0
+    return min(float(np.std(y)), deviation)
 
 
 def rival(found: Formula, x: Host, y: Host) -> Formula | None:
-    """The best of the other formulas of the same family that fit all rows as well; None if there is none.
+    """The simplest of the other formulas of the same family that fit all rows as well; None if there is none.
 
-    x (N, I), y (N). Where there is one, the rows cannot tell which is the law. With up to six columns these are
-    all sums and all products of them. With more, they are those that differ in the constants in use, all of them
-    up to three and else one, and in one constant besides.
+    x (N, I), y (N). Where there is one, the rows cannot tell which is the law. Tried are all sums and all products
+    of the columns with constants that are multiples of 1/2, and with a constant before the whole where the
+    formula has one; in a wide table that tells little, as many as `lattice.within` comes to.
     """
     own = rms(found(x)[:, 0] - y)
     exact = is_exact(found(x)[:, 0], y, y)
-    few = np.argsort(y, kind="stable")[np.linspace(0, len(y) - 1, min(FEW, len(y))).astype(np.intp)]
-    # What is near enough on a few rows to be held against all: errors there may be larger than on the whole.
-    allowed = (10 * EXACT if exact else own * (1 + 1e-6)) * math.sqrt(len(y) / len(few))
-    best: tuple[float, Formula] | None = None
-    for kind, parts, constants in families(found.terms[0], found.names, x):
-        values = evaluate(parts, found.names, x[few])
-        tried = 0
-        for block in _blocks(constants):
+    # Errors count as in the judgement: each in units of what `is_exact` allows there, or all alike.
+    scale = _scale(y, y) if exact else np.ones(len(y))
+    weights, most = 1 / np.where(scale > 0, scale, 1.0), EXACT if exact else own
+    fitting: list[tuple[float, Node]] = []
+    core = _bare(constant(found.terms[0])[1])
+    for node in itertools.islice(_others(found, x, y, weights, len(y) * most**2), MOST_RIVALS):
+        prediction = evaluate([node], found.names, x)[:, 0]
+        score = rms(prediction - y)
+        fits = is_exact(prediction, y, y) if exact else score <= own * (1 + 1e-9)
+        if _bare(constant(node)[1]) != core and fits:
+            fitting.append((score, node))
+    if not fitting:
+        return None
+    enough = math.inf if exact else min(score for score, _ in fitting) * (1 + 1e-6)
+    simplest = min((node for score, node in fitting if score <= enough), key=complexity)
+    return Formula((simplest,), found.names, found.resolved, found.error, False)
+
+
+def _bare(node: Node) -> Node:
+    """A formula without its bars: where a column is negative in every row, they are but a sign."""
+    if isinstance(node, str):
+        return node
+    kind, inner = node
+    return _bare(inner) if kind == "abs" else (kind, tuple(sorted(((k, _bare(n)) for k, n in inner), key=repr)))
+
+
+def _others(found: Formula, x: Host, y: Host, weights: Host, most: float) -> Iterator[Node]:
+    """Formulas of the same family whose weighted squared error is at most about `most`."""
+    columns = dict(zip(found.names, x.T, strict=True))
+    c, core = constant(found.terms[0])
+    for kind, parts in families(core, found.names, x):
+        values = evaluate(parts, found.names, x)
+        if kind == "sum":
+            for k in within(values * (c * weights)[:, None], y * weights, most * 1.01):
+                yield path("sum", k, parts, columns, c=c)
+            continue
+        # An error of a logarithm is a relative one: with y as a weight it is that of y, where both are small.
+        taken = (y != 0) & (values != 0).all(axis=1) & np.isfinite(values).all(axis=1)
+        if not taken.any():
+            continue
+        A, t, w = np.log(np.abs(values[taken])), np.log(np.abs(y[taken])), (weights * np.abs(y))[taken]
+        if abs(c) != 1:
+            A, t = A - np.average(A, axis=0, weights=w * w), t - np.average(t, weights=w * w)
+        for k in within(A * w[:, None], t * w, most * 1.5):
+            node = path("product", k, parts, columns)
             with np.errstate(all="ignore"):
-                terms = block @ values.T if kind == "sum" else np.exp(_powers(block, values))
-                gaps = _scaled(terms, y[few], y) if exact else terms - y[few]
-                error = np.sqrt(np.mean(np.square(gaps), axis=1))
-            likely = np.flatnonzero(error <= allowed)
-            for candidate in block[likely[np.argsort(error[likely], kind="stable")][:MOST_RIVALS]]:
-                node = member(kind, parts, candidate)
-                prediction = evaluate([node], found.names, x)[:, 0]
-                score = rms(prediction - y)
-                fits = is_exact(prediction, y, y) if exact else score <= own * (1 + 1e-9)
-                if node != found.terms[0] and fits and (best is None or score < best[0]):
-                    best = score, Formula((node,), found.names, found.resolved, found.error, False)
-                tried += 1
-            if tried >= MOST_RIVALS:
-                break
-    return None if best is None else best[1]
-
-
-def _powers(constants: Host, values: Host) -> Host:
-    """Exponents times logarithms, (C, P) and (N, P) to (C, N); 0 to the power of 0 is 1."""
-    logs = np.log(values)
-    if np.isfinite(logs).all():
-        return np.asarray(constants @ logs.T)
-    return np.asarray(np.where(constants[:, None] == 0, 0.0, constants[:, None] * logs).sum(axis=2))
-
-
-def _blocks(constants: Host) -> Iterator[Host]:
-    """Other constants to try, some thousands at a time: (C, P)."""
-    stable, (used,) = np.array(STABLE), np.nonzero(constants)
-    if len(constants) <= ALL_UP_TO:
-        yield np.stack(np.meshgrid(*[stable] * len(constants), indexing="ij"), axis=-1).reshape(-1, len(constants))
-        return
-    if len(used) <= 3:
-        grid = np.stack(np.meshgrid(*[stable] * len(used), indexing="ij"), axis=-1).reshape(-1, len(used))
-        bases = np.tile(constants, (len(grid), 1))
-        bases[:, used] = grid
-    else:
-        bases = np.tile(constants, (len(used) * len(stable), 1))
-        bases[np.arange(len(bases)), used.repeat(len(stable))] = np.tile(stable, len(used))
-    yield bases
-    if len(bases) * len(constants) ** 2 > MOST_NUMBERS:  # too many: no second constant
-        bases = constants[None]
-    for other in np.setdiff1d(np.arange(len(constants)), used):
-        block = bases.repeat(4, axis=0)
-        block[:, other] = np.tile(stable[stable != 0], len(bases))
-        yield block
+                ratio = y / evaluate([node], found.names, x)[:, 0]
+            size = 1.0 if abs(c) == 1 else float(np.exp(np.average(np.log(np.abs(ratio[taken])), weights=w * w)))
+            yield path("product", k, parts, columns, c=math.copysign(size, np.median(ratio[taken])))

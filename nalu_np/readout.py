@@ -1,5 +1,7 @@
 """A formula from trained weights: every weight snapped to 0, +-1/2 or +-1, every gate resolved to one path.
 
+Weights of `SumPath` and `ProductPath` have no bounds, and are snapped to any multiple of 1/2 up to 4.
+
 The formula is a tree of plain tuples, a node for each output:
 
     "mass"                                   a column
@@ -12,8 +14,7 @@ It is kept in one normal form, so that two networks that compute the same thing 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,7 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from .backend import from_numpy, library, to_numpy
 from .errors import OptionError, ShapeError
+from .lattice import POINTS, rounded
 from .layer import Chain, Layer, Params
+from .units import ProductPath, SumPath
 
 Host = NDArray[np.float64]
 Node = Any  # str | ("sum" | "product", ((number, Node), ...)) | ("abs", Node): mypy has no recursive tuples here
@@ -84,7 +87,7 @@ def formula(
     Parameters
     ----------
     layer : Layer
-        A NAC, LogNAC or NALU, or a chain of them.
+        A NAC, LogNAC, NALU, SumPath or ProductPath, or a chain of them.
     params : mapping
         Of one replica: `nn.replica(params, r)`.
     x : array (N, I)
@@ -137,7 +140,7 @@ def formula(
         prefix = f"{i}." if isinstance(layer, Chain) else ""
         values = {name[len(prefix) :]: value for name, value in kept.items() if name.startswith(prefix)}
         with np.errstate(all="ignore"):
-            nodes, settled = _read_unit(unit, values, nodes, columns, _snap if snap else _round)
+            nodes, settled = _read_unit(unit, values, nodes, columns, snap)
         resolved = resolved and settled
 
     target = kept["y"] if y is None else np.asarray(y, dtype=np.float64)
@@ -178,22 +181,39 @@ def _read_unit(
     values: Mapping[str, Host],
     inputs: list[Node],
     columns: Columns,
-    snap: Callable[[Host], Host],
+    snap: bool,
 ) -> tuple[list[Node], bool]:
     """The node of each output of one unit, and whether its gate is on one side for all rows."""
     if "a" not in values and "m" not in values:
-        raise OptionError(f"formula: {unit!r} has no read-out; use NAC, LogNAC and NALU")
+        raise OptionError(f"formula: {unit!r} has no read-out; use NAC, LogNAC, NALU and the two paths")
     g = values.get("g", np.ones(1) if "a" in values else np.zeros(1))
     sums = np.broadcast_to(g > 0.5, values["y"].shape)
+    free = isinstance(unit, SumPath | ProductPath)
     nodes = []
     for o in range(unit.out_features):
         adds = bool(np.mean(sums[:, o]) > 0.5)
-        W = snap(values["W"] if "W" in values else values["W_a" if adds else "W_m"])[:, o]
-        pairs = list(zip(W.tolist(), inputs, strict=True))
-        if not adds:
-            pairs = [(e, _magnitude(node, columns)) for e, node in pairs if e]
-        nodes.append(_sum(pairs) if adds else _product(pairs))
+        W = values["W"] if "W" in values else values["W_a" if adds else "W_m"]
+        W = W.round(3) if not snap else rounded(W) if free else _snap(W)
+        c = float(values["c"][o]) if "c" in values else 1.0
+        nodes.append(path("sum" if adds else "product", W[:, o], inputs, columns, signed=free, c=c))
     return nodes, bool(np.all(sums == sums[:1]))
+
+
+def path(
+    kind: str, constants: Host, inputs: Sequence[Node], columns: Columns, *, signed: bool = True, c: float = 1.0
+) -> Node:
+    """c times the sum, or the product, of inputs with these constants, in normal form.
+
+    `columns` are the rows that tell where the factors of a product need bars. Where it is `signed`, whole powers
+    need none.
+    """
+    pairs = [(k, node) for k, node in zip(constants.tolist(), inputs, strict=True) if k]
+    if kind == "sum":
+        node = _collect("sum", pairs)
+    else:  # (a b)^(1/2) may be opened: its factors are magnitudes
+        bars = [(k, n if signed and k.is_integer() else _magnitude(n, columns)) for k, n in pairs]
+        node = _collect("product", bars)
+    return node if c == 1 else _collect("sum", [(c, node)])
 
 
 def _snap(W: Host) -> Host:
@@ -201,17 +221,15 @@ def _snap(W: Host) -> Host:
     return cast(Host, points[np.abs(W[..., None] - points).argmin(axis=-1)])
 
 
-def _round(W: Host) -> Host:
-    return W.round(3)
-
-
 def _magnitude(node: Node, columns: Columns) -> Node:
     """|node| as simply as the rows allow: node itself where it is never negative."""
     value = _value(node, columns)
+    if _is(node, "product"):  # its root is that of its factors' magnitudes
+        return "product", tuple((k, _magnitude(part, columns)) for k, part in node[1])
     if np.all(value >= 0):
         return node
     if isinstance(node, tuple) and node[0] == "sum":
-        flipped = _sum([(-1.0, node)])
+        flipped = _collect("sum", [(-1.0, node)])
         if np.all(value <= 0):
             return flipped
         if node[1][0][0] < 0:  # |-a + b| and |a - b| are one thing
@@ -219,53 +237,72 @@ def _magnitude(node: Node, columns: Columns) -> Node:
     return ("abs", node)
 
 
-def _sum(pairs: Iterable[tuple[float, Node]]) -> Node:
-    return _collect("sum", pairs)
-
-
-def _product(pairs: Iterable[tuple[float, Node]]) -> Node:
-    return _collect("product", pairs)  # (a b)^(1/2) may be opened: factors are magnitudes
-
-
 def _collect(kind: str, pairs: Iterable[tuple[float, Node]]) -> Node:
     """The normal form: nested sums (products) opened, equal terms collected, zeros dropped, terms in order."""
     totals: dict[Node, float] = {}
     for number, node in pairs:
         same = isinstance(node, tuple) and node[0] == kind
+        if kind == "product" and _is(node, "abs") and number % 2 == 0:  # an even power needs no bars
+            node = node[1]
         opens = same and (abs(number) == 1 or all(number * k in STABLE for k, _ in node[1]))
         for k, part in node[1] if opens else [(1.0, node)]:
             totals[part] = totals.get(part, 0.0) + number * k
+    if any(abs(k) == 1 and _is(part, kind) for part, k in totals.items()):
+        return _collect(kind, [(k, part) for part, k in totals.items()])
     terms = tuple(sorted(((k, part) for part, k in totals.items() if k), key=lambda term: repr(term[1])))
     if kind == "product" and any(k > 0 and part == ZERO for k, part in terms):
         return ZERO
     return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else (kind, terms)
 
 
-def families(node: Node, names: Sequence[str], x: Host) -> Iterator[tuple[str, list[Node], Host]]:
-    """What a formula is a member of: a kind, "sum" or "product", its parts, and their constants in this formula.
+def leaves(node: Node) -> set[str]:
+    """Names of the columns in a formula."""
+    if isinstance(node, str):
+        return {node}
+    kind, inner = node
+    return leaves(inner) if kind == "abs" else {name for _, part in inner for name in leaves(part)}
+
+
+def complexity(node: Node) -> tuple[int, int, float]:
+    """How complicated a formula is: its columns, its constants besides 1, and how far those are from 1."""
+    if isinstance(node, str):
+        return 1, 0, 0.0
+    kind, inner = node
+    if kind == "abs":
+        return complexity(inner)
+    parts = [complexity(part) for _, part in inner]
+    others = [abs(abs(k) - 1) for k, _ in inner if abs(k) != 1]
+    return sum(p[0] for p in parts), len(others) + sum(p[1] for p in parts), sum(others) + sum(p[2] for p in parts)
+
+
+def constant(node: Node) -> tuple[float, Node]:
+    """A formula as a constant and what it multiplies: a sum or a product of parts."""
+    if _is(node, "sum") and len(node[1]) == 1:
+        [(k, part)] = node[1]
+        if not isinstance(part, str) or abs(k) not in POINTS:
+            return float(k), part
+    return 1.0, node
+
+
+def families(node: Node, names: Sequence[str], x: Host) -> Iterator[tuple[str, list[Node]]]:
+    """What a formula is a member of: a kind, "sum" or "product", and its parts.
 
     The parts are all columns, and whatever else stands at the top of the formula. A sum of columns belongs to the
-    products with the same constants too, and the other way round. x (N, I) says where factors need bars.
+    products of columns too, and the other way round. x (N, I): where it has negative columns, products come with
+    their signs, and as products of magnitudes.
     """
     columns = dict(zip(names, x.T, strict=True))
     whole = isinstance(node, tuple) and node[0] != "abs"
-    top: dict[Node, float] = {part: k for k, part in node[1]} if whole else {node: 1.0}
-    bare = {(part[1] if part[0] == "abs" else part): k for part, k in top.items()}
+    top = [part for _, part in node[1]] if whole else [node]
+    bare = {part[1] if part[0] == "abs" else part for part in top}
     for kind in ("sum", "product"):
-        parts = {name: _magnitude(name, columns) if kind == "product" else name for name in names}
-        if bare.keys() <= parts.keys():
-            constants = {parts[name]: k for name, k in bare.items()}
+        if bare <= set(names):
+            yield kind, list(names)
         elif whole and node[0] == kind:
-            constants = top
-        else:
-            continue
-        nodes = list(dict.fromkeys([*constants, *parts.values()]))
-        yield kind, nodes, np.array([constants.get(part, 0.0) for part in nodes])
-
-
-def member(kind: str, parts: Sequence[Node], constants: Host) -> Node:
-    """The formula of a family with these constants, in normal form."""
-    return _collect(kind, [(k, part) for k, part in zip(constants.tolist(), parts, strict=True) if k])
+            yield kind, list(dict.fromkeys([*top, *names]))
+    magnitudes = [_magnitude(name, columns) for name in names]
+    if magnitudes != list(names) and (bare <= set(names) or (whole and node[0] == "product")):
+        yield "product", list(dict.fromkeys([*(part for part in top if part not in names), *magnitudes]))
 
 
 # --- values and text --------------------------------------------------------------------------------------------
@@ -286,27 +323,51 @@ def _value(node: Node, columns: Columns) -> Any:
 
 
 def _text(node: Node, names: Sequence[str]) -> str:
-    """The expression as plain text; a square is written a * a, so that each constant is 0, 1/2 or 1."""
+    """The expression as plain text."""
     if isinstance(node, str):
         return node if node.isidentifier() else f"[{node}]"
     kind, inner = node
     if kind == "abs":
         return f"abs({_text(inner, names)})"
-    place = {name: i for i, name in enumerate(names)}
-    over: list[str] = []  # terms to add, or factors above the line
-    under: list[str] = []  # terms to subtract, or factors below it
-    for k, part in sorted(inner, key=lambda term: (place.get(term[1], len(names)), _text(term[1], names))):
-        text = _text(part, names)
-        if isinstance(part, tuple) and (part[0] == "sum" or (part[0] == kind == "product")):
-            text = f"({text})"
-        whole, rest = ([text] * int(abs(k)), abs(k) % 1) if (2 * k).is_integer() else ([], abs(k))
-        (over if k > 0 else under).extend(whole)
-        if rest and kind == "sum":
-            (over if k > 0 else under).append(f"{rest:.3g} * {text}")
-        elif rest:
-            over.append(f"{text}^{math.copysign(rest, k):.3g}")
-    if kind == "sum":
-        return " + ".join(over) + "".join(f" - {text}" for text in under) if over else _negated(under)
+    if kind == "product":
+        return _quotient(*_factors(node, names))
+    added: list[str] = []
+    subtracted: list[str] = []
+    for k, part in _ordered(inner, names):
+        over, under = _factors(part, names) if _is(part, "product") else ([_text(part, names)], [])
+        if abs(k) != 1:
+            over = [f"{abs(k):.6g}", *(f"({text})" if _is(part, "sum") else text for text in over)]
+        (added if k > 0 else subtracted).append(_quotient(over, under))
+    return " + ".join(added) + "".join(f" - {text}" for text in subtracted) if added else _negated(subtracted)
+
+
+def _is(node: Node, kind: str) -> bool:
+    return isinstance(node, tuple) and node[0] == kind
+
+
+def _ordered(inner: Any, names: Sequence[str]) -> list[tuple[float, Node]]:
+    """Terms in the order of the columns."""
+    place: dict[Node, int] = {name: i for i, name in enumerate(names)}
+    place |= {("abs", name): i for name, i in place.items()}
+    return sorted(inner, key=lambda term: (place.get(term[1], len(names)), _text(term[1], names)))
+
+
+def _factors(node: Node, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands above and below the line of a product."""
+    over: list[str] = []
+    under: list[str] = []
+    for k, part in _ordered(node[1], names):
+        text = f"({_text(part, names)})" if _is(part, "sum") or _is(part, "product") else _text(part, names)
+        if abs(k) == 1:
+            (over if k > 0 else under).append(text)
+        elif k < 0 and k.is_integer():
+            under.append(f"{text}^{-k:.6g}")
+        else:
+            over.append(f"{text}^{k:.6g}")
+    return over, under
+
+
+def _quotient(over: Sequence[str], under: Sequence[str]) -> str:
     return " / ".join([" * ".join(over) or "1", *under])
 
 

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from .errors import printable
-from .judge import GOOD, Rows, rms
-from .learn import UNITS, Learned
+from .judge import Rows, rms
+from .learn import TRAINED, Candidate, Learned
 from .readout import EXACT, Host
 
 #: Rows of the test that are shown one by one: all of a few, or the first of many.
@@ -20,6 +20,8 @@ def as_json(learned: Learned, model: str | None) -> dict[str, Any]:
     return {
         "target": learned.target,
         "features": list(learned.features),
+        "unit": learned.chosen.unit,
+        "scale": learned.plan.scale,
         "formula": None if learned.formula is None else str(learned.formula),
         "exact": learned.exact,
         "snapped": learned.snapped,
@@ -31,11 +33,24 @@ def as_json(learned: Learned, model: str | None) -> dict[str, Any]:
         "formula_test_mse": _mse(test, test.formula) if learned.formula and test is not None else None,
         "left_one_out": learned.left_one_out,
         "seeds": learned.plan.seeds,
-        "agree": learned.agree,
-        "diverged": learned.diverged,
+        "agree": learned.chosen.agree,
+        "diverged": learned.chosen.diverged,
+        "candidates": [_candidate_json(candidate) for candidate in learned.candidates],
         "warnings": list(learned.warnings),
         "model": model,
         "seconds": round(learned.seconds, 3),
+    }
+
+
+def _candidate_json(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "unit": candidate.unit,
+        "formula": str(candidate.formula),
+        "holds": candidate.holds,
+        "valid_mse": _mse(candidate.held_out, candidate.held_out.network),
+        "formula_valid_mse": _mse(candidate.held_out, candidate.held_out.formula),
+        "agree": candidate.agree,
+        "diverged": candidate.diverged,
     }
 
 
@@ -56,15 +71,43 @@ def as_text(learned: Learned, title: str, left_out: tuple[str, ...], test_title:
     lines += ["", *_formula_lines(learned, target), "", *_error_lines(learned)]
     if learned.test is not None and test_title is not None:
         lines += ["", *_side_by_side(learned, learned.test, target, test_title)]
-    plan, unit = learned.plan, UNITS[learned.plan.unit].__name__
-    settings = f"{plan.layers} layers of {unit}" if plan.layers > 1 else unit
+    if len(learned.candidates) > 1:
+        lines += ["", *_race_lines(learned)]
     lines += [
         "",
-        f"{learned.agree:.0%} of {plan.seeds} seeds agree on {printable(learned.snapped, 200)}"
-        f" ({settings}, {plan.steps:,} steps, {learned.seconds:.1f} s)",
+        f"{learned.chosen.agree:.0%} of {learned.plan.seeds} seeds agree on {printable(learned.snapped, 200)}"
+        f" ({_settings(learned)}, {learned.seconds:.1f} s)",
         *(f"warning: {printable(warning, None)}" for warning in learned.warnings),
     ]
     return "\n".join(lines)
+
+
+def _settings(learned: Learned) -> str:
+    """What the seeds are."""
+    plan, unit = learned.plan, learned.chosen.unit
+    if unit not in TRAINED:
+        return f"{unit} path, each seed weighs the rows anew"
+    name = TRAINED[unit].__name__
+    return f"{f'{plan.layers} layers of {name}' if plan.layers > 1 else name}, {plan.steps:,} steps"
+
+
+def _race_lines(learned: Learned) -> list[str]:
+    """All units that were trained, the chosen one marked, and why it was chosen."""
+    where = "left out one at a time" if learned.left_one_out else "held out"
+    lines = [f"{f'RMS error, rows {where}':35}{'network':>12}{'formula':>12}{'seeds':>7}"]
+    for candidate in learned.candidates:
+        rows, mark = candidate.held_out, "*" if candidate is learned.chosen else " "
+        name = candidate.unit if candidate.unit in TRAINED else f"{candidate.unit} path"
+        network, formula = (_rmse(rows, prediction) for prediction in (rows.network, rows.formula))
+        text = printable(str(candidate.formula), 40)
+        zeros = f" ({candidate.left_out:,} rows with a 0 left out)" if candidate.left_out else ""
+        lines.append(f"{mark} {name:33}{network:>12}{formula:>12}{candidate.agree:>7.0%}  {text}{zeros}")
+    return [*lines, f"  {learned.why}"]
+
+
+def _rmse(rows: Rows, prediction: Host) -> str:
+    mse = _mse(rows, prediction)
+    return "undefined" if mse is None else _number(math.sqrt(mse))
 
 
 def _formula_lines(learned: Learned, target: str) -> list[str]:
@@ -76,7 +119,7 @@ def _formula_lines(learned: Learned, target: str) -> list[str]:
         ]
     shown = next((i for i, error in enumerate(learned.errors) if error > EXACT), 0)
     error, name = learned.errors[shown], learned.unused[shown].name
-    kind = "exact" if learned.exact else "about" if error <= GOOD else "about, and badly"
+    kind = "exact" if learned.exact else "about"
     note = f"{kind}: off {_size(error)} on {name}"
     if error <= EXACT and not learned.exact:
         note += ", but not to be called exact, see the warnings"
@@ -100,10 +143,7 @@ def _error_lines(learned: Learned) -> list[str]:
     lines = [f"{'RMS error':28}{'rows':>7}{'network':>12}{'formula':>12}"]
     for name, rows in parts:
         if len(rows.y):
-            network, formula = (
-                _number(math.sqrt(mse)) if mse is not None else "undefined"
-                for mse in (_mse(rows, rows.network), _mse(rows, rows.formula))
-            )
+            network, formula = (_rmse(rows, prediction) for prediction in (rows.network, rows.formula))
             shown = formula if learned.formula is not None else "-"
             lines.append(f"  {name:26}{len(rows.y):>7,}{network:>12}{shown:>12}")
     return lines

@@ -102,6 +102,18 @@ def log_product(x: Array, W: Array, *, eps: float) -> tuple[Any, DataVjp]:
     return m, vjp
 
 
+def parity(x: Array, W: Array) -> Any:
+    """The sign of a product: odd powers of negative factors turn it; roots are of magnitudes. It has no gradient.
+
+    s = (-1)^n,  n = sum_i [x_i < 0] [W_i, rounded to a multiple of 1/2, is odd]          [parity.1]
+    """
+    xp = namespace(x, W)
+    halves = xp.floor(2.0 * xp.abs(W) + 0.5) % 4.0  # an odd number has 2 halves, modulo 4
+    odd = xp.maximum(1.0 - xp.abs(halves - 2.0), 0.0)
+    negative = xp.maximum(-xp.sign(x), 0.0)
+    return 1.0 - 2.0 * ((negative @ odd) % 2.0)  # [parity.1]; n is at most I, exact in float32
+
+
 def gate(x: Array, G: Array) -> tuple[Any, DataVjp]:
     """A choice between 0 and 1 that depends on the input, without a bias.
 

@@ -29,7 +29,8 @@ from nalu_np.cli import main
 
 SCRIPT = Path(sys.executable).with_name("nalu-np")
 PROGRAM = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "nalu_np"]
-QUICK = ("--seeds", 8, "--steps", 3000)
+QUICK = ("--seeds", 8)
+NALU = ("--unit", "nalu", "--seeds", 8, "--steps", 3000)
 KEYS = {
     *("formula", "exact", "train_mse", "valid_mse", "test_mse", "formula_test_mse"),
     *("seeds", "agree", "warnings", "model", "seconds"),
@@ -163,7 +164,7 @@ def test_default_settings_solve_each_law(formula, tmp_path):
     assert report["seeds"] == 64
     assert report["agree"] > 0
     assert report["model"] is None
-    assert used <= 40  # seconds of two cores for the 20 seconds that it may take
+    assert used <= 15  # seconds of two cores; it takes about one, most of it to start
 
 
 # --- the demonstration ------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def test_without_arguments_fit_learns_from_the_small_bodies_and_predicts_the_gia
 
 
 def test_the_demonstration_as_json(call, tmp_path):
-    report = one_json(call("fit", "--json", "--seeds", 16, "--steps", 5000))
+    report = one_json(call("fit", "--json", "--seeds", 16))
     assert report["target"] == "escape_velocity"
     assert report["features"] == ["mass", "radius"]
     assert report["exact"] is False
@@ -203,12 +204,14 @@ def test_the_report_of_an_exact_law(fitted):
     assert re.search(
         r"^    exact: off by \S+ of the target's standard deviation on rows not trained on$", ran.out, re.MULTILINE
     )
-    assert re.search(r"^    the network computes about a\^0\.9\d* \* b\^", ran.out, re.MULTILINE)
+    assert "    the network computes about a * b" in ran.lines
     assert re.search(r"^  test, outside the range +40 +\S+ +\S+$", ran.out, re.MULTILINE)
     assert "other.csv" in ran.out
     assert "  ... and 35 more" in ran.lines
     assert len(re.findall(r"^  line \d+ ", ran.out, re.MULTILINE)) == 5
-    assert re.search(r"^\d+% of 8 seeds agree on a \* b \(NALU, 3,000 steps, [\d.]+ s\)$", ran.out, re.MULTILINE)
+    assert re.search(
+        r"^100% of 8 seeds agree on a \* b \(product path, each seed .*, [\d.]+ s\)$", ran.out, re.MULTILINE
+    )
     assert ran.lines[-1] == "written: model.npz"
     assert "warning" not in ran.out
 
@@ -254,14 +257,27 @@ def test_a_hopeless_law_ends_well_with_a_warning(call, tmp_path):
     assert "misses rows not trained on" in report["warnings"][0]
     ran = call(*arguments)
     assert (ran.status, ran.err) == (0, "")
-    assert re.search(r"^    (no formula|about, and badly): ", ran.out, re.MULTILINE)
+    assert re.search(r"^    no formula: ", ran.out, re.MULTILINE)
     assert [f"warning: {warning}" for warning in report["warnings"]] == ran.lines[-len(report["warnings"]) :]
 
 
 def test_without_a_formula_it_is_null_and_a_dash(call, tmp_path):
     """The network finds these constants; snapped they are far off."""
     law(tmp_path / "train.csv", lambda a, b: 0.3 * a + 0.7 * b)
-    arguments = ("fit", "train.csv", "--target", "y", "--test", "train.csv", "--unit", "nac", *QUICK)
+    arguments = (
+        "fit",
+        "train.csv",
+        "--target",
+        "y",
+        "--test",
+        "train.csv",
+        "--unit",
+        "nac",
+        "--seeds",
+        8,
+        "--steps",
+        3000,
+    )
     report = one_json(call(*arguments, "--json"))
     assert report["formula"] is report["formula_valid_mse"] is report["formula_test_mse"] is None
     assert report["exact"] is False
@@ -280,19 +296,21 @@ def test_a_constant_that_no_weight_can_express_comes_with_a_warning(call, tmp_pa
     arguments = ("fit", "train.csv", "--target", "y", "--test", "test.csv", *QUICK)
     report = one_json(call(*arguments, "--json"))
     assert report["exact"] is False
-    assert len(report["warnings"]) >= 2
+    assert report["warnings"] == [
+        f"these rows say more than {report['snapped']}: 3.7 * a * b fits them; try --scale"
+    ]
     out = call(*arguments).out
     assert "exact" not in out
-    assert re.search(r"^    (no formula|about, and badly): ", out, re.MULTILINE)
+    assert re.search(r"^    no formula: ", out, re.MULTILINE)
 
 
 def test_a_target_that_does_not_vary_has_no_size_to_compare_errors_with(call, tmp_path):
     law(tmp_path / "train.csv", lambda a, b: 0 * a + 5)
-    ran = call("fit", "train.csv", "--target", "y", "--seeds", 2, "--steps", 50)
+    ran = call("fit", "train.csv", "--target", "y", "--seeds", 2)
     assert (ran.status, ran.err) == (0, "")
     assert "inf%" not in ran.out
     assert "nan" not in ran.out.lower().replace("nalu", "")
-    assert re.search(r"no formula|about, and badly: off beyond measure", ran.out)
+    assert re.search(r"no formula", ran.out)
 
 
 def test_seeds_that_all_diverge_leave_nothing_behind(call, tmp_path):
@@ -302,6 +320,8 @@ def test_seeds_that_all_diverge_leave_nothing_behind(call, tmp_path):
         "train.csv",
         "--target",
         "y",
+        "--unit",
+        "nalu",
         "--seeds",
         2,
         "--steps",
@@ -321,6 +341,91 @@ def test_seeds_that_all_diverge_leave_nothing_behind(call, tmp_path):
     assert report["formula"] is report["model"] is None
     assert report["diverged"] == 2
     assert contents(tmp_path) == before
+
+
+# --- the race and its options -----------------------------------------------------------------------------------
+
+
+def test_options_that_the_race_does_not_heed_are_said(call, tmp_path):
+    law(tmp_path / "train.csv", product, rows=30)
+    ran = call("fit", "train.csv", "--target", "y", "--steps", 5, "--lr", 0.1)
+    assert ran.status == 0
+    assert ran.err == (
+        "nalu-np: warning: --steps, --lr: only units trained by gradients heed it, such as --unit nalu; "
+        "auto needs none\n"
+    )
+    assert call("fit", "train.csv", "--target", "y", "--steps", 5, "--compare", "nac").err == ""
+
+
+def test_a_constant_is_found_written_and_used(call, tmp_path):
+    law(tmp_path / "train.csv", lambda a, b: 3.7 * a * b)
+    law(tmp_path / "test.csv", lambda a, b: 3.7 * a * b, 2, 6)
+    arguments = ("fit", "train.csv", "--target", "y", "--test", "test.csv", "--scale", "--out", "m.npz", *QUICK)
+    ran = call(*arguments)
+    assert (ran.status, ran.err) == (0, "")
+    assert "    y = 3.7 * a * b" in ran.lines
+    assert re.search(r"^    exact: off by ", ran.out, re.MULTILINE)
+    assert "    the network computes about 3.7 * a * b" in ran.lines
+    for flags in ((), ("--formula",)):
+        used = call("predict", "m.npz", "test.csv", *flags)
+        rows = np.array([[float(cell) for cell in line.split(",")] for line in used.lines[1:]])
+        np.testing.assert_allclose(rows[:, 2], 3.7 * rows[:, 0] * rows[:, 1], rtol=1e-9)
+
+
+def test_units_of_the_paper_stand_beside(call, tmp_path):
+    law(tmp_path / "train.csv", product, rows=60)
+    arguments = ("fit", "train.csv", "--target", "y", "--compare", "nalu, nac", "--steps", 20, *QUICK)
+    report = one_json(call(*arguments, "--json"))
+    assert [candidate["unit"] for candidate in report["candidates"]] == ["sum", "product", "nalu", "nac"]
+    assert report["unit"] == "product"
+    ran = call(*arguments)
+    for start in ("  sum path", "* product path", "  nalu", "  nac"):
+        assert len([line for line in ran.lines if line.startswith(start + " ")]) == 1
+    assert "  the product path was taken: of the two paths, only its formula holds" in ran.lines
+
+
+@pytest.mark.parametrize("name", cli.DEMOS)
+def test_every_demonstration(name, call, tmp_path):
+    ran = call("fit", "--demo", name, "--scale")
+    assert (ran.status, ran.err) == (0, "")
+    assert re.search(r"^    \w+ = ", ran.out, re.MULTILINE)
+    assert "test, outside the range" in ran.out
+    assert "test, inside the range" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--demo", "boyle", "--target", "y"), "--target, --features and --test need a table"),
+        (("train.csv", "--demo", "boyle"), "--demo brings its own table; leave one of them out"),
+        (("--unit", "nalu", "--scale"), "nalu has no constant; choose auto, sum or product"),
+        (("--layers", 2), "auto has one layer; choose nalu, nac or lognac for more"),
+        (("--compare", "sum"), "what it is compared with is one of nalu, nac, lognac, got 'sum'"),
+        (("--plot", "fit.txt"), "fit.txt"),
+        (("--plot", "nowhere/fit.png"), "nowhere/fit.png"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments, words, call, tmp_path):
+    law(tmp_path / "train.csv", product, rows=30)
+    before = contents(tmp_path)
+    ran = call("fit", *arguments)
+    assert (ran.status, ran.out) == (2, "")
+    assert len(ran.err.splitlines()) == 1
+    assert words in ran.err
+    assert contents(tmp_path) == before
+
+
+def test_the_picture(call, tmp_path):
+    ran = call("fit", "--plot", "fit.png", "--seeds", 4)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.lines[-1] == "drawn: fit.png"
+    assert (tmp_path / "fit.png").read_bytes().startswith(b"\x89PNG")
+    again = call("fit", "--plot", "fit.png", "--seeds", 4)
+    assert again.status == 2
+    assert "it is there already" in again.err
+    report = one_json(call("fit", "--plot", "fit.svg", "--seeds", 4, "--json"))
+    assert report["formula"] == "mass^0.5 * radius^-0.5"
+    assert (tmp_path / "fit.svg").read_text(encoding="utf-8").startswith("<?xml")
 
 
 # --- options of fit ---------------------------------------------------------------------------------------------
@@ -344,8 +449,8 @@ def test_seeds_that_all_diverge_leave_nothing_behind(call, tmp_path):
 )
 def test_an_option_does_its_work(options, said, call, tmp_path):
     law(tmp_path / "train.csv", product, rows=60)
-    base = [{"--seeds": 2, "--steps": 30} | dict([options])]
-    flat = [str(part) for pair in base[0].items() for part in pair]
+    base = {"--unit": "nalu", "--seeds": 2, "--steps": 30} | dict([options])
+    flat = [str(part) for pair in base.items() for part in pair]
     ran = call("fit", "train.csv", "--target", "y", *flat, "--out", "model.npz")
     assert (ran.status, ran.err) == (0, "")
     assert said in ran.out
@@ -360,7 +465,21 @@ def test_equal_options_give_equal_files_and_others_do_not(call, tmp_path):
     law(tmp_path / "train.csv", product, rows=60)
     files = []
     for more in ([], [], ["--seed", 1], ["--batch", 7], ["--lr", 0.1], ["--steps", 31]):
-        arguments = ("fit", "train.csv", "--target", "y", "--seeds", 2, "--steps", 30, *more, "--out", "model.npz")
+        arguments = (
+            "fit",
+            "train.csv",
+            "--target",
+            "y",
+            "--unit",
+            "nalu",
+            "--seeds",
+            2,
+            "--steps",
+            30,
+            *more,
+            "--out",
+            "model.npz",
+        )
         assert call(*arguments).status == 0
         files.append((tmp_path / "model.npz").read_bytes())
     assert files[0] == files[1]
@@ -379,7 +498,7 @@ def test_the_file_as_people_have_it(call, tmp_path):
 
 def test_few_rows_are_left_out_one_at_a_time(call, tmp_path):
     law(tmp_path / "train.csv", product, rows=6)
-    ran = call("fit", "train.csv", "--target", "y", "--seeds", 4, "--steps", 1500)
+    ran = call("fit", "train.csv", "--target", "y", "--seeds", 4)
     assert (ran.status, ran.err) == (0, "")
     assert ran.lines[0] == "train.csv: 6 rows, y from a, b"
     assert ran.lines[1].startswith("too few rows to hold any out")
@@ -389,7 +508,7 @@ def test_few_rows_are_left_out_one_at_a_time(call, tmp_path):
 def test_a_wide_table_does_not_flood_the_report(call, tmp_path):
     names = [f"column_{i}" for i in range(999)]
     table(tmp_path / "wide.csv", [*names, "y"], *np.random.default_rng(0).uniform(1, 2, (1000, 25)))
-    ran = call("fit", "wide.csv", "--target", "y", "--seeds", 1, "--steps", 2)
+    ran = call("fit", "wide.csv", "--target", "y", "--seeds", 2)
     assert (ran.status, ran.err) == (0, "")
     lines = [line for line in ran.lines if not line.startswith("warning")]
     assert max(map(len, lines)) < 600
@@ -487,7 +606,7 @@ def on_terminal(*arguments, cwd, stream="stderr", interrupt=None):
 
 def test_progress_on_a_terminal_leaves_an_empty_line(tmp_path):
     law(tmp_path / "train.csv", product)
-    arguments = ("fit", "train.csv", "--target", "y", "--seeds", 2, "--steps", 2500)
+    arguments = ("fit", "train.csv", "--target", "y", "--unit", "nalu", "--seeds", 2, "--steps", 2500)
     status, shown, report = on_terminal(*arguments, cwd=tmp_path)
     assert status == 0
     steps = [part.strip() for part in shown.split("\r") if part.strip()]
@@ -503,7 +622,20 @@ def test_ctrl_c_while_training_stops_with_one_line_and_no_file(tmp_path):
     law(tmp_path / "train.csv", product)
     before = contents(tmp_path)
     status, shown, report = on_terminal(
-        *("fit", "train.csv", "--target", "y", "--seeds", 2, "--steps", 10**9, "--out", "model.npz"),
+        *(
+            "fit",
+            "train.csv",
+            "--target",
+            "y",
+            "--unit",
+            "nalu",
+            "--seeds",
+            2,
+            "--steps",
+            10**9,
+            "--out",
+            "model.npz",
+        ),
         cwd=tmp_path,
         interrupt=b"training: step 2,000",
     )
@@ -519,13 +651,13 @@ HOSTILE = ["red\x1b[31m", "two\nlines", "a,b]", "\u202egnp", "y\x07"]
 def test_hostile_column_names_do_nothing_to_the_terminal(tmp_path, call):
     a, b, c, d = np.random.default_rng(0).uniform(1, 2, (4, 60))
     table(tmp_path / "train.csv", HOSTILE, a, b, c, d, np.sin(3 * a) + b)
-    fit = ("fit", "train.csv", "--target", HOSTILE[-1], "--seeds", 4, "--steps", 1000)
+    fit = ("fit", "train.csv", "--target", HOSTILE[-1], "--seeds", 4)
     ran = call(*fit, "--test", "train.csv", "--out", "model.npz")
     assert ran.status == 0
     assert "warning" in ran.out
     assert all(character.isprintable() for character in ran.out.replace("\n", ""))
     assert r"red\x1b[31m, two\nlines, a,b], \u202egnp" in ran.lines[0]
-    assert all(re.match(r"[ \w.%]|$", line) for line in ran.lines)
+    assert all(re.match(r"[ \w.%*]|$", line) for line in ran.lines)
     report = one_json(call(*fit, "--json"))
     assert report["features"] == HOSTILE[:-1]
 
@@ -548,7 +680,7 @@ def test_hostile_column_names_do_nothing_to_the_terminal(tmp_path, call):
 
 def test_a_name_that_the_output_cannot_encode_is_escaped(tmp_path):
     law(tmp_path / "train.csv", product, rows=30, header=("Δ", "b", "y"))
-    arguments = ("fit", "train.csv", "--target", "y", "--seeds", 1, "--steps", 5)
+    arguments = ("fit", "train.csv", "--target", "y", "--seeds", 1)
     ran = program(*arguments, cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
     assert (ran.status, ran.err) == (0, "")
     assert ran.lines[0] == r"train.csv: 30 rows, y from \u0394, b"
@@ -674,7 +806,7 @@ def test_predict_needs_only_the_features(fitted, call, tmp_path):
 def test_a_model_is_replaced_by_a_model(fitted, tmp_path):
     copy(fitted[0], tmp_path, "model.npz", "train.csv")
     before = (tmp_path / "model.npz").read_bytes()
-    arguments = ("fit", "train.csv", "--target", "y", "--seeds", 1, "--steps", 5, "--json", "--out", "model.npz")
+    arguments = ("fit", "train.csv", "--target", "y", "--unit", "sum", "--json", "--out", "model.npz")
     report = one_json(program(*arguments, cwd=tmp_path))
     assert report["model"] == "model.npz"
     assert (tmp_path / "model.npz").read_bytes() != before
@@ -795,8 +927,9 @@ OPTIONS = {
     (): ["fit", "predict", "check", "info", "--version"],
     ("fit",): [
         *("TRAIN.csv", "--target", "--features", "--test", "--unit", "--layers", "--seeds", "--steps", "--lr"),
+        *("--scale", "--compare", "--plot", "--demo", "planets", "boyle", "moons", "sum", "product"),
         *("--batch", "--dtype", "--seed", "--out", "--json", "lognac", "float64"),
-        *("(default: nalu)", "(default: 64)", "(default: 20000)", "(default: 0.01)", "(default: float32)"),
+        *("(default: auto)", "(default: 64)", "(default: 20000)", "(default: 0.01)", "(default: float32)"),
     ],
     ("predict",): ["model.npz", "OTHER.csv", "--formula", "--out"],
     ("check",): ["--examples", "(default: 20)"],

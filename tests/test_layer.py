@@ -803,7 +803,10 @@ NAC_CONFIG = nn.NAC(2, 1).config()
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (None, "unknown layer None; known: Accumulator, Chain, Dense, LogNAC, NAC, NALU, Scan"),
+        (
+            None,
+            "unknown layer None; known: Accumulator, Chain, Dense, LogNAC, NAC, NALU, ProductPath, Scan, SumPath",
+        ),
         ("NAC", "unknown layer 'NAC'; known: "),
         ([NAC_CONFIG], "unknown layer [{'type': 'NAC'"),
         ({}, "unknown layer None; known: "),

@@ -14,6 +14,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import sympy as sp
+from autograd.tracer import getval
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ import nalu_np as nn
 from nalu_np import vjps
 from nalu_np.layer import Chain, Layer, Scan
 from nalu_np.units.nalu import GATES
+from nalu_np.units.paths import TINY
 
 
 def assert_close(actual, expected, tolerance, what):
@@ -69,6 +71,21 @@ def weighted_sum(x, W):
 
 def weighted_product(x, W):
     return grid(lambda b, o: (sp.Abs(x[b, 0]) + EPS) ** W[0, o] * (sp.Abs(x[b, 1]) + EPS) ** W[1, o])
+
+
+def signed_product(x, W):
+    """Powers of magnitudes, and a sign for each negative factor with an exponent that rounds to an odd number."""
+
+    def factor(b, i, o):
+        halves = sp.Mod(sp.floor(2 * sp.Abs(W[i, o]) + sp.Rational(1, 2)), 4)
+        sign = sp.Piecewise((-1, sp.And(x[b, i] < 0, sp.Eq(halves, 2))), (1, True))
+        return sign * (sp.Abs(x[b, i]) + TINY["float64"]) ** W[i, o]
+
+    return grid(lambda b, o: factor(b, 0, o) * factor(b, 1, o))
+
+
+def times(formula):
+    return lambda x, W, c: formula(x, W) * c
 
 
 GATE_ENTRIES = {
@@ -189,6 +206,10 @@ CASES = [
         for name in ACTIVATIONS
     ),
     layer_case(nn.Dense(2, 2, bias=False), weighted_sum),
+    layer_case(nn.SumPath(2, 2), weighted_sum),
+    layer_case(nn.SumPath(2, 2, scale=True), times(weighted_sum)),
+    layer_case(nn.ProductPath(2, 2), signed_product),
+    layer_case(nn.ProductPath(2, 2, scale=True), times(signed_product)),
 ]
 
 
@@ -260,6 +281,13 @@ ANP_GATES = {
 }
 
 
+def power_signs(x, W):
+    """Of x ** W, W rounded to multiples of 1/2, each product by itself; roots are of magnitudes."""
+    rounded = np.floor(2 * np.abs(W) + 0.5) / 2
+    whole = np.where(rounded % 1 == 0, rounded, 0)
+    return np.prod(np.sign(x)[:, :, None] ** whole, axis=1)
+
+
 def reference(layer, q, x):
     """What a layer of one replica computes, by its definition."""
     if isinstance(layer, Chain):
@@ -272,6 +300,12 @@ def reference(layer, q, x):
     if isinstance(layer, nn.Dense):
         z = anp.dot(x, q["W"]) + (q["b"] if layer.bias else 0.0)
         return ANP_ACTIVATIONS[layer.activation](z)
+
+    if isinstance(layer, nn.SumPath):
+        return anp.dot(x, q["W"]) * (q["c"] if layer.scale else 1.0)
+    if isinstance(layer, nn.ProductPath):
+        m = anp.exp(anp.dot(anp.log(anp.abs(x)), q["W"])) * power_signs(getval(x), getval(q["W"]))
+        return m * (q["c"] if layer.scale else 1.0)
 
     def weights(path=""):
         return anp.tanh(q[f"W_hat{path}"]) * anp_sigma(q[f"M_hat{path}"])
@@ -289,7 +323,7 @@ def reference(layer, q, x):
 
 @st.composite
 def layers(draw):
-    kind = draw(st.sampled_from(["NAC", "LogNAC", "NALU", "Dense", "chain", "scan"]))
+    kind = draw(st.sampled_from(["NAC", "LogNAC", "NALU", "SumPath", "ProductPath", "Dense", "chain", "scan"]))
     inputs, hidden, outputs = (draw(st.integers(1, 4)) for _ in range(3))
     eps = draw(st.sampled_from([1e-7, 0.1]))
 
@@ -302,11 +336,14 @@ def layers(draw):
         return nn.LogNAC(inputs, outputs, eps=eps)
     if kind == "NALU":
         return nalu(inputs, outputs)
+    if kind in ("SumPath", "ProductPath"):
+        return getattr(nn, kind)(inputs, outputs, scale=draw(st.booleans()))
     if kind == "Dense":
         activation = draw(st.sampled_from(list(ANP_ACTIVATIONS)))
         return nn.Dense(inputs, outputs, activation=activation, bias=draw(st.booleans()))
     if kind == "chain":
-        return nn.chain(nalu(inputs, hidden), nalu(hidden, outputs))
+        last = draw(st.sampled_from([nalu(hidden, outputs), nn.SumPath(hidden, outputs, scale=True)]))
+        return nn.chain(nalu(inputs, hidden), last)
     return nn.scan(nn.Accumulator(draw(st.sampled_from([nn.NAC(inputs, outputs), nalu(inputs, outputs)]))))
 
 
@@ -474,6 +511,8 @@ def test_analytic_blocks_agree_with_the_complex_step(block, value, shapes):
     "layer",
     [
         nn.NAC(3, 2),
+        nn.SumPath(3, 2),
+        nn.SumPath(3, 2, scale=True),
         nn.Dense(3, 2, activation="tanh"),
         nn.chain(nn.NAC(3, 2), nn.Dense(2, 2, activation="sigmoid")),
         nn.scan(nn.Accumulator(nn.NAC(2, 2))),

@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 import nalu_np as nn
 from nalu_np.errors import OptionError, ShapeError
-from nalu_np.readout import STABLE, _magnitude, _product, _sum, _text, _value, evaluate, relative_error
+from nalu_np.readout import (
+    STABLE,
+    ZERO,
+    _collect,
+    _magnitude,
+    _text,
+    _value,
+    constant,
+    evaluate,
+    families,
+    leaves,
+    path,
+    relative_error,
+)
 
 NAMES = ("a", "b", "c")
 ROWS = np.random.default_rng(0).uniform(0.5, 2.0, (50, 3))
@@ -18,6 +31,14 @@ ROWS = np.random.default_rng(0).uniform(0.5, 2.0, (50, 3))
 
 def text(node):
     return _text(node, NAMES)
+
+
+def total(*terms):
+    return _collect("sum", terms)
+
+
+def product(*terms):
+    return _collect("product", terms)
 
 
 def saturated(weights, **more):
@@ -51,7 +72,13 @@ def test_a_settled_nalu_is_read_as_what_it_computes(row, adds):
 
 
 def python(expression):
-    return re.sub(r"(?<![\w.])(\d[\d.]*)", r"np.float64(\1)", expression).replace("^", "**")
+    return re.sub(r"(?<![\w.])(\d[\d.]*(?:e[+-]\d+)?)", r"np.float64(\1)", expression).replace("^", "**")
+
+
+def read_as_python(expression, x):
+    with np.errstate(all="ignore"):
+        value = eval(python(expression), {"abs": np.abs, "np": np, **dict(zip(NAMES, x.T, strict=True))})
+    return np.broadcast_to(value, len(x))
 
 
 @given(
@@ -67,10 +94,16 @@ def test_the_text_of_two_layers_evaluates_to_the_formula_and_uses_stable_constan
     found = nn.formula(nn.chain(first, second), params, ROWS, names=NAMES)
     with np.errstate(all="ignore"):
         expected = found(ROWS)[:, 0]
-        read = eval(python(str(found)), {"abs": np.abs, "np": np, **dict(zip(NAMES, ROWS.T, strict=True))})
-    np.testing.assert_allclose(np.broadcast_to(read, 50), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(read_as_python(str(found), ROWS), expected, rtol=1e-9, atol=1e-12)
     words = str(found).replace("(", " ").replace(")", " ").replace("^", " ").replace("-", " ").split()
-    assert {word for word in words if word[0].isdigit()} <= {"0", "0.5", "1"}
+    assert {word for word in words if word[0].isdigit()} <= {"0", "0.5", "1", "1.5", "2"}
+
+
+def test_two_halves_of_a_sum_are_the_sum():
+    part = total((-1.0, "a"), (-0.5, "b"), (-1.0, "c"))
+    whole = total((-0.5, part), (-0.5, part))
+    assert text(whole) == "a + 0.5 * b + c"
+    assert total((0.5, part), (0.5, part)) == part
 
 
 def test_the_same_law_from_permuted_hidden_units_has_the_same_text():
@@ -88,29 +121,45 @@ def test_the_same_law_from_permuted_hidden_units_has_the_same_text():
 @pytest.mark.parametrize(
     ("node", "expected"),
     [
-        (_sum([(1.0, "a"), (-1.0, "b")]), "a - b"),
-        (_sum([(-1.0, "a"), (1.0, "b")]), "b - a"),
-        (_sum([(-1.0, "a"), (-0.5, "b")]), "-a - 0.5 * b"),
-        (_sum([]), "0"),
-        (_sum([(1.0, "a"), (-1.0, "a")]), "0"),
-        (_sum([(1.0, "a"), (1.0, "a"), (0.5, "a")]), "a + a + 0.5 * a"),
-        (_sum([(0.5, _sum([(0.5, "a")]))]), "0.5 * (0.5 * a)"),
-        (_sum([(-0.5, _product([(1.0, "a"), (-1.0, "b")])), (1.0, "c")]), "c - 0.5 * a / b"),
-        (_sum([(0.731, "a")]), "0.731 * a"),
-        (_product([]), "1"),
-        (_product([(0.5, _product([])), (1.0, "a")]), "a"),
-        (_product([(0.5, _sum([])), (1.0, "a")]), "0"),
-        (_product([(-0.5, _sum([]))]), "(0)^-0.5"),
-        (_sum([(0.5, _sum([])), (1.0, "a")]), "a"),
-        (_product([(-1.0, "a")]), "1 / a"),
-        (_product([(1.0, "a"), (-1.0, "b"), (-1.0, "c")]), "a / b / c"),
-        (_product([(1.0, "a"), (1.0, "a")]), "a * a"),
-        (_product([(1.0, "a"), (0.5, "a"), (-0.5, "b"), (-1.0, "c")]), "a * a^0.5 * b^-0.5 / c"),
-        (_product([(0.5, _product([(0.5, "a")]))]), "(a^0.5)^0.5"),
-        (_product([(0.5, _product([(1.0, "a"), (-1.0, "b")]))]), "a^0.5 * b^-0.5"),
-        (_product([(0.492, "a"), (-0.479, "b")]), "a^0.492 * b^-0.479"),
-        (_product([(-1.0, _sum([(1.0, "a"), (-1.0, "b")]))]), "1 / (a - b)"),
+        (total((1.0, "a"), (-1.0, "b")), "a - b"),
+        (total((-1.0, "a"), (1.0, "b")), "b - a"),
+        (total((-1.0, "a"), (-0.5, "b")), "-a - 0.5 * b"),
+        (total(), "0"),
+        (total((1.0, "a"), (-1.0, "a")), "0"),
+        (total((1.0, "a"), (1.0, "a"), (0.5, "a")), "2.5 * a"),
+        (total((0.5, total((0.5, "a")))), "0.5 * (0.5 * a)"),
+        (total((-0.5, product((1.0, "a"), (-1.0, "b"))), (1.0, "c")), "c - 0.5 * a / b"),
+        (total((0.731, "a")), "0.731 * a"),
+        (product(), "1"),
+        (product((0.5, product()), (1.0, "a")), "a"),
+        (product((0.5, total()), (1.0, "a")), "0"),
+        (product((-0.5, total())), "(0)^-0.5"),
+        (total((0.5, total()), (1.0, "a")), "a"),
+        (product((-1.0, "a")), "1 / a"),
+        (product((1.0, "a"), (-1.0, "b"), (-1.0, "c")), "a / b / c"),
+        (product((1.0, "a"), (1.0, "a")), "a^2"),
+        (product((1.0, "a"), (0.5, "a"), (-0.5, "b"), (-1.0, "c")), "a^1.5 * b^-0.5 / c"),
+        (product((0.5, product((0.5, "a")))), "(a^0.5)^0.5"),
+        (product((0.5, product((1.0, "a"), (-1.0, "b")))), "a^0.5 * b^-0.5"),
+        (product((0.492, "a"), (-0.479, "b")), "a^0.492 * b^-0.479"),
+        (product((-1.0, total((1.0, "a"), (-1.0, "b")))), "1 / (a - b)"),
         (("abs", "a"), "abs(a)"),
+        (product((2.0, "a")), "a^2"),
+        (product((-2.0, "a")), "1 / a^2"),
+        (product((1.0, "a"), (-3.0, "b"), (2.5, "c")), "a * c^2.5 / b^3"),
+        (product((2.0, ("abs", "a"))), "a^2"),
+        (product((-4.0, ("abs", "a")), (3.0, ("abs", "b"))), "abs(b)^3 / a^4"),
+        (product((2.0, total((-1.0, "a")))), "(-a)^2"),
+        (total((-1.0, product((2.0, "a")))), "-a^2"),
+        (total((3.7, product((1.0, "a"), (-1.0, "b")))), "3.7 * a / b"),
+        (total((-3.7, product((-1.0, "b")))), "-3.7 / b"),
+        (total((1e-7, product((0.5, "a")))), "1e-07 * a^0.5"),
+        (total((42.0, product())), "42"),
+        (total((-1.0, product()), (1.0, "a")), "a - 1"),
+        (total((2.0, total((1.0, "a"), (1.0, "b")))), "2 * (a + b)"),
+        (total((-3.7, total((1.0, "a"), (-1.0, "b")))), "-3.7 * (a - b)"),
+        (total((1.23456789, "a")), "1.23457 * a"),
+        (total((4.0, "a"), (-2.5, "b")), "4 * a - 2.5 * b"),
     ],
 )
 def test_text(node, expected):
@@ -135,11 +184,11 @@ def test_bars_stand_only_where_a_factor_can_be_negative():
     assert str(nn.formula(layer, params, signed, names=NAMES)) == "abs(a) * abs(b)^0.5"
     assert str(nn.formula(layer, params, -ROWS, names=NAMES)) == "abs(a) * abs(b)^0.5"
     columns = dict(zip(NAMES, signed.T, strict=True))
-    a_minus_b = _sum([(1.0, "a"), (-1.0, "b")])
-    b_minus_a = _sum([(-1.0, "a"), (1.0, "b")])
+    a_minus_b = total((1.0, "a"), (-1.0, "b"))
+    b_minus_a = total((-1.0, "a"), (1.0, "b"))
     assert _magnitude(a_minus_b, columns) == _magnitude(b_minus_a, columns) == ("abs", a_minus_b)
     positive = dict(zip(NAMES, ROWS.T, strict=True))
-    minus_both = _sum([(-1.0, "a"), (-1.0, "b")])
+    minus_both = total((-1.0, "a"), (-1.0, "b"))
     assert text(_magnitude(minus_both, positive)) == "a + b"
 
 
@@ -238,3 +287,161 @@ def test_the_tree_is_plain_and_evaluates_alone():
     assert found.terms == (("product", ((1.0, "a"), (-0.5, "b"))),)
     np.testing.assert_array_equal(evaluate(found.terms, NAMES, ROWS), found(ROWS))
     assert _value(("abs", "a"), {"a": np.array([-2.0])}) == 2.0
+
+
+# --- the paths ------------------------------------------------------------------------------------------------
+
+SIGNED = ROWS * np.where(np.random.default_rng(1).random(ROWS.shape) < 0.5, -1, 1)
+halves = st.sampled_from((np.arange(-8, 9) / 2).tolist())
+lattice_rows = st.lists(halves, min_size=3, max_size=3)
+
+
+@st.composite
+def trees(draw, depth=3):
+    """Any tree that could be met, and some that could not."""
+    kind = draw(st.sampled_from(["column", "abs", "sum", "product"] if depth else ["column"]))
+    if kind == "column":
+        return draw(st.sampled_from(NAMES))
+    if kind == "abs":
+        return ("abs", draw(trees(depth=depth - 1)))
+    numbers = st.one_of(halves, st.sampled_from([0.731, -2.25, 100.5])) if kind == "sum" else halves
+    return _collect(kind, draw(st.lists(st.tuples(numbers, trees(depth=depth - 1)), max_size=3)))
+
+
+@given(trees(), st.booleans())
+def test_the_text_of_any_tree_is_its_value(tree, positive):
+    x = ROWS if positive else SIGNED
+    expected = evaluate([tree], NAMES, x)[:, 0]
+    read = read_as_python(text(tree), x)
+    sizes = np.abs(expected[np.isfinite(expected)])
+    np.testing.assert_allclose(read, expected, rtol=1e-8, atol=1e-11 * sizes.max(initial=1.0))
+    assert leaves(tree) == {name for name in NAMES if re.search(rf"\b{name}\b", text(tree).replace("abs", ""))}
+
+
+@given(lattice_rows, st.booleans(), st.sampled_from([1.0, -1.0, 3.7, -1e-7, 1e7 + 0.5]))
+def test_paths_are_read_as_what_they_compute(row, adds, c):
+    layer = (nn.SumPath if adds else nn.ProductPath)(3, 1, scale=True)
+    params = {"W": np.array([row]).T, "c": np.array([c])}
+    for x in (ROWS, SIGNED, -ROWS):
+        found = nn.formula(layer, params, x, names=NAMES)
+        np.testing.assert_allclose(found(x)[:, 0], layer(params, x)[0][:, 0], rtol=1e-10, atol=1e-12)
+        assert found.resolved
+        assert found.exact
+        rounded_c = read_as_python(str(found), x)
+        np.testing.assert_allclose(rounded_c, found(x)[:, 0], rtol=1e-5, atol=1e-12)
+    bars = str(nn.formula(layer, params, -ROWS, names=NAMES)).count("abs")
+    assert bars == (0 if adds else sum(k % 1 != 0 for k in row))
+    assert leaves(found.terms[0]) == {name for name, k in zip(NAMES, row, strict=True) if k}
+
+
+@given(
+    st.lists(lattice_rows, min_size=2, max_size=2),
+    st.tuples(halves, halves),
+    st.tuples(st.booleans(), st.booleans()),
+)
+def test_chains_of_paths_are_read_as_what_they_compute(W, V, adds):
+    first, second = (nn.SumPath if a else nn.ProductPath for a in adds)
+    layer = nn.chain(first(3, 2), second(2, 1))
+    params = {"0.W": np.array(W).T, "1.W": np.array([V]).T}
+    x = ROWS if adds == (False, False) else SIGNED
+    y = layer(params, x)[0][:, 0]
+    found = nn.formula(layer, params, x, names=NAMES)
+    good = np.isfinite(found(x)[:, 0]) & (np.abs(y) < 1e20) & (np.abs(y) > 1e-20)
+    np.testing.assert_allclose(found(x)[good, 0], y[good], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("W", "expected"),
+    [
+        ([2.0, 0, 0], "abs(a)"),
+        ([1.0, 1, 0], "abs(a)^0.5 * abs(b)^0.5"),
+    ],
+)
+def test_a_root_of_a_product_is_one_of_magnitudes(W, expected):
+    layer = nn.chain(nn.ProductPath(3, 1), nn.ProductPath(1, 1))
+    found = nn.formula(layer, {"0.W": np.array([W]).T, "1.W": np.array([[0.5]])}, -ROWS, names=NAMES)
+    assert str(found) == expected
+    assert found.exact
+
+
+def test_path_weights_are_rounded_and_constants_are_not():
+    params = {"W": np.array([[0.9], [-2.2], [0.1]]), "c": np.array([3.7])}
+    layer = nn.ProductPath(3, 1, scale=True)
+    assert str(nn.formula(layer, params, SIGNED, names=NAMES)) == "3.7 * a / b^2"
+    assert str(nn.formula(layer, params, ROWS, names=NAMES, snap=False)) == "3.7 * a^0.9 * b^-2.2 * c^0.1"
+    negative = {**params, "c": np.array([-1.0])}
+    assert str(nn.formula(layer, negative, ROWS, names=NAMES)) == "-a / b^2"
+    total = nn.SumPath(3, 1, scale=True)
+    assert str(nn.formula(total, params, ROWS, names=NAMES)) == "3.7 * (a - 2 * b)"
+    assert str(nn.formula(total, params, ROWS, names=NAMES, snap=False)) == "3.7 * (0.9 * a + 0.1 * c - 2.2 * b)"
+    assert str(nn.formula(nn.SumPath(3, 1), {"W": 9 * params["W"]}, ROWS, names=NAMES)) == "4 * a + c - 4 * b"
+
+
+@pytest.mark.parametrize(
+    ("kind", "constants", "options", "expected"),
+    [
+        ("sum", [1.0, -2.0, 0.0], {}, "a - 2 * b"),
+        ("sum", [1.0, 0.0, 0.0], {}, "a"),
+        ("sum", [0.0, 0.0, 0.0], {"c": 3.0}, "0"),
+        ("sum", [1.0, 1.0, 0.0], {"c": -1.0}, "-a - b"),
+        ("product", [0.0, 0.0, 0.0], {"c": 3.0}, "3"),
+        ("product", [1.0, 2.0, 0.5], {}, "a * b^2 * abs(c)^0.5"),
+        ("product", [1.0, 2.0, 0.5], {"signed": False}, "abs(a) * b^2 * abs(c)^0.5"),
+        ("product", [-1.0, 0.0, 0.0], {"c": -2.0}, "-2 / a"),
+    ],
+)
+def test_path(kind, constants, options, expected):
+    columns = dict(zip(NAMES, SIGNED.T, strict=True))
+    assert text(path(kind, np.array(constants), NAMES, columns, **options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ("a", (1.0, "a")),
+        (total((0.5, "a")), (1.0, total((0.5, "a")))),
+        (total((3.7, "a")), (3.7, "a")),
+        (total((3.7, product((1.0, "a"), (1.0, "b")))), (3.7, product((1.0, "a"), (1.0, "b")))),
+        (total((-2.0, product((2.0, "a")))), (-2.0, product((2.0, "a")))),
+        (total((3.7, total((1.0, "a"), (1.0, "b")))), (3.7, total((1.0, "a"), (1.0, "b")))),
+        (total((42.0, product())), (42.0, product())),
+        (total((3.7, "a"), (1.0, "b")), (1.0, total((3.7, "a"), (1.0, "b")))),
+        (("abs", "a"), (1.0, ("abs", "a"))),
+        (ZERO, (1.0, ZERO)),
+    ],
+    ids=str,
+)
+def test_constant(node, expected):
+    assert constant(node) == expected
+
+
+def test_families():
+    ab = total((1.0, "a"), (1.0, "b"))
+    names, positive = list(NAMES), ROWS
+    both = [("sum", names), ("product", names)]
+    bars = [("abs", name) for name in NAMES]
+    for node in ("a", ab, product((1.0, "a"), (-2.0, "b")), ZERO, product()):
+        assert list(families(node, NAMES, positive)) == both
+        assert list(families(node, NAMES, SIGNED)) == [*both, ("product", bars)]
+    assert list(families(product((0.5, ("abs", "a"))), NAMES, SIGNED)) == [*both, ("product", bars)]
+    assert list(families(("abs", "a"), NAMES, SIGNED)) == [*both, ("product", bars)]
+    half = ROWS * [1, -1, 1]
+    assert list(families("a", NAMES, half))[-1] == ("product", ["a", ("abs", "b"), "c"])
+    # Of two layers the top changes; what stands there is a part, like a column.
+    deep = product((1.0, "c"), (1.0, ab))
+    parts = dict(families(deep, NAMES, positive))
+    assert parts == {"product": [*(part for _, part in deep[1]), "a", "b"]}
+    assert set(parts["product"]) == {ab, *NAMES}
+    *_, (kind, magnitudes) = families(deep, NAMES, SIGNED)
+    assert (kind, magnitudes) == ("product", [ab, *bars])
+    deep_sum = total((1.0, product((1.0, "a"), (1.0, "b"))), (1.0, "c"))
+    [(kind, parts)] = families(deep_sum, NAMES, SIGNED)
+    assert (kind, set(parts)) == ("sum", {product((1.0, "a"), (1.0, "b")), *NAMES})
+    assert list(families(("abs", ab), NAMES, SIGNED)) == []
+
+
+def test_leaves():
+    assert leaves("a") == {"a"}
+    assert leaves(("abs", "b")) == {"b"}
+    assert leaves(total((1.0, product((0.5, ("abs", "a")), (1.0, "c"))), (2.0, "c"))) == {"a", "c"}
+    assert leaves(ZERO) == leaves(product()) == set()

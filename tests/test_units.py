@@ -122,6 +122,166 @@ def test_saturated_weights_and_gates_never_warn(dtype):
         assert np.all(np.isfinite(q))
 
 
+# --- the two paths --------------------------------------------------------------------------------------------
+
+SIGNED = np.array([[6.0, 3.0], [-6.0, 3.0], [6.0, -3.0], [-6.0, -3.0]])
+
+
+def path_of(unit, W, c=None):
+    """A path of one output, and its parameters."""
+    params = {"W": np.reshape(np.array(W, dtype=float), (-1, 1))}
+    if c is not None:
+        params["c"] = np.array([float(c)])
+    return unit(len(W), 1, scale=c is not None), params
+
+
+@pytest.mark.parametrize(
+    ("unit", "W", "c", "expected"),
+    [
+        (nn.SumPath, [1, -1], None, lambda p, q: p - q),
+        (nn.SumPath, [2.5, 4], None, lambda p, q: 2.5 * p + 4 * q),
+        (nn.SumPath, [0, 0], None, lambda p, q: 0 * p),
+        (nn.SumPath, [1, 1], -3, lambda p, q: -3 * p - 3 * q),
+        (nn.SumPath, [1, 0.5], 0, lambda p, q: 0 * p),
+        (nn.ProductPath, [1, 1], None, lambda p, q: p * q),
+        (nn.ProductPath, [1, -1], None, lambda p, q: p / q),
+        (nn.ProductPath, [2, 1], None, lambda p, q: p * p * q),
+        (nn.ProductPath, [-3, 2], None, lambda p, q: q * q / p**3),
+        (nn.ProductPath, [0, 0], None, lambda p, q: 0 * p + 1),
+        (nn.ProductPath, [0.5, 1], None, lambda p, q: np.sqrt(np.abs(p)) * q),
+        (nn.ProductPath, [1.5, -0.5], None, lambda p, q: np.abs(p) ** 1.5 * np.abs(q) ** -0.5),
+        (nn.ProductPath, [1, 1], -2.5, lambda p, q: -2.5 * p * q),
+        (nn.ProductPath, [0, 0], 7, lambda p, q: 0 * p + 7),
+        (nn.ProductPath, [1, 4], 0, lambda p, q: 0 * p),
+    ],
+)
+def test_paths_compute_sums_and_products_with_their_signs(unit, W, c, expected):
+    layer, params = path_of(unit, W, c)
+    for x in (INTEGERS, SIGNED):
+        np.testing.assert_allclose(layer(params, x)[0][:, 0], expected(*x.T), rtol=1e-13)
+
+
+def test_values_of_the_paths_are_kept():
+    layer, params = path_of(nn.ProductPath, [1, 2], 3)
+    kept = layer.values(params, SIGNED)
+    assert set(kept) == {"W", "c", "s", "m", "y"}
+    np.testing.assert_array_equal(kept["s"][:, 0], [1, -1, 1, -1])
+    np.testing.assert_allclose(kept["m"][:, 0], [54, -54, 54, -54])
+    np.testing.assert_allclose(kept["y"], 3 * kept["m"])
+    layer, params = path_of(nn.SumPath, [1, 2])
+    kept = layer.values(params, SIGNED)
+    assert set(kept) == {"W", "a", "y"}
+    np.testing.assert_array_equal(kept["y"], kept["a"])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_zeros_in_a_product_path(dtype):
+    """log|0| counts as that of something tiny, with slope 0: a power is nearly 0, or huge."""
+    layer = nn.ProductPath(2, 1)
+    x = np.array([[0.0, 2.0], [-0.0, -2.0], [0.0, 0.0]], dtype=dtype)
+    W = np.array([[1.0], [1.0]], dtype=dtype)
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        y, vjp = layer({"W": W}, x)
+        dx, dparams = vjp(np.ones_like(y))
+        inverse = layer({"W": -W}, x[:2])[0]
+    rtol = 100 * np.finfo(dtype).eps
+    assert y.dtype == dx.dtype == dparams["W"].dtype == dtype
+    tiny = y[0, 0] / 2
+    assert 0 < tiny < 1.01e-30
+    np.testing.assert_allclose(y[:, 0], [2 * tiny, -2 * tiny, tiny**2], rtol=10 * rtol)
+    np.testing.assert_allclose(inverse[:, 0] * tiny, [0.5, -0.5], rtol=10 * rtol)
+    np.testing.assert_allclose(dx, [[0, tiny], [0, tiny], [0, 0]], rtol=10 * rtol, atol=float(tiny**2))
+
+
+def test_tiny_factors_of_a_product_path_count_in_full():
+    """Masses of particles in kilograms, and the constant of Planck."""
+    layer, params = path_of(nn.ProductPath, [1, 1])
+    x = np.array([[9.1e-31, 2.0], [6.6e-34, 1.0], [1e-20, 3.0]])
+    np.testing.assert_allclose(layer(params, x)[0][:, 0], x.prod(axis=1), rtol=1e-12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(inputs=sizes, outputs=sizes, rows=st.integers(1, 4), scale=st.booleans(), seed=seeds)
+def test_the_gradients_of_the_product_path_are_the_closed_ones(inputs, outputs, rows, scale, seed):
+    """With V = W and m = s |x|^V: dV = x-logs times dy c m, dx = dy c m V / x, dc = sum of dy m."""
+    rng = np.random.default_rng(seed)
+    layer = nn.ProductPath(inputs, outputs, scale=scale)
+    V, x = rng.uniform(-2.2, 2.2, (inputs, outputs)), signed(rng, (rows, inputs))
+    c = rng.normal(size=outputs) if scale else np.ones(outputs)
+    y, vjp = layer({"W": V, "c": c} if scale else {"W": V}, x)
+    dy = rng.normal(size=y.shape)
+    odd = np.round(2 * V) % 4 == 2
+    s = np.prod(np.where((x[:, :, None] < 0) & odd, -1.0, 1.0), axis=1)
+    m = s * np.prod(np.abs(x)[:, :, None] ** V, axis=1)
+    np.testing.assert_allclose(y, c * m, rtol=1e-12)
+    dx, dparams = vjp(dy)
+    dp = dy * c * m
+    np.testing.assert_allclose(dparams["W"], np.log(np.abs(x)).T @ dp, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(dx, (dp @ V.T) / x, rtol=1e-10, atol=1e-10)
+    if scale:
+        np.testing.assert_allclose(dparams["c"], np.sum(dy * m, axis=0), rtol=1e-11, atol=1e-11)
+    assert dparams.keys() == layer.shapes().keys()
+
+
+@settings(max_examples=60, deadline=None)
+@given(inputs=sizes, outputs=sizes, rows=st.integers(1, 4), scale=st.booleans(), seed=seeds)
+def test_the_gradients_of_the_sum_path_are_the_closed_ones(inputs, outputs, rows, scale, seed):
+    rng = np.random.default_rng(seed)
+    layer = nn.SumPath(inputs, outputs, scale=scale)
+    W, x = rng.normal(size=(inputs, outputs)), rng.normal(size=(rows, inputs))
+    c = rng.normal(size=outputs) if scale else np.ones(outputs)
+    y, vjp = layer({"W": W, "c": c} if scale else {"W": W}, x)
+    dy = rng.normal(size=y.shape)
+    dx, dparams = vjp(dy)
+    np.testing.assert_allclose(y, x @ W * c, rtol=1e-12)
+    np.testing.assert_allclose(dx, dy @ (W * c).T, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(dparams["W"], x.T @ dy * c, rtol=1e-11, atol=1e-12)
+    if scale:
+        np.testing.assert_allclose(dparams["c"], np.sum(dy * (x @ W), axis=0), rtol=1e-11, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(inputs=sizes, outputs=sizes, scale=st.booleans(), seed=seeds)
+def test_whole_powers_multiply_with_their_signs(inputs, outputs, scale, seed):
+    """y(x x') = y(x) y(x') / c, and y(1/x) = c^2 / y(x), whatever the signs."""
+    rng = np.random.default_rng(seed)
+    layer = nn.ProductPath(inputs, outputs, scale=scale)
+    params = {"W": rng.integers(-8, 9, (inputs, outputs)) / 2}
+    c = 1.0
+    if scale:
+        c = params["c"] = rng.uniform(0.5, 2, outputs) * rng.choice([-1.0, 1.0], outputs)
+    p, q = signed(rng, (3, inputs)), signed(rng, (3, inputs))
+    y = layer(params, p)[0]
+    np.testing.assert_allclose(layer(params, p * q)[0] * c, y * layer(params, q)[0], rtol=1e-11)
+    np.testing.assert_allclose(layer(params, 1 / p)[0] * y, np.broadcast_to(c**2, y.shape), rtol=1e-11)
+
+
+@pytest.mark.parametrize("unit", [nn.SumPath, nn.ProductPath])
+@pytest.mark.parametrize(("inputs", "r"), [(2, 0.5), (23, 0.5), (95, 0.25), (599, 0.1)])
+def test_paths_start_between_half_and_the_fans_with_a_constant_of_one(unit, inputs, r):
+    params = unit(inputs, 4, scale=True).init(seed=3, replicas=9, dtype="float64")
+    assert r == pytest.approx(min(0.5, math.sqrt(6 / (inputs + 1))))
+    assert np.abs(params["W"]).max() < r
+    assert_moments(params["W"], r * r / 3, r**4 / 5)
+    np.testing.assert_array_equal(params["c"], np.ones((9, 4)))
+    assert unit(inputs, 4).init().keys() == {"W"}
+
+
+@pytest.mark.parametrize("unit", [nn.SumPath, nn.ProductPath])
+def test_a_constant_is_of_each_output_and_each_replica(unit):
+    layer = unit(2, 3, scale=True)
+    params = {"W": np.full((2, 2, 3), 1.0), "c": np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])}
+    x = np.array([[6.0, 3.0], [2.0, 5.0]])
+    y, vjp = layer(params, x)
+    one = np.array([9.0, 7.0]) if unit is nn.SumPath else np.array([18.0, 10.0])
+    np.testing.assert_allclose(y, params["c"][:, None, :] * one[:, None])
+    _, dparams = vjp(np.ones_like(y))
+    np.testing.assert_allclose(dparams["c"], np.full((2, 3), one.sum()))
+    none, alone = vjp(np.ones_like(y), need_dx=False)
+    assert none is None
+    assert alone["W"].tobytes() == dparams["W"].tobytes()
+
+
 # --- the gate -------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +542,8 @@ MODELS = [
     nn.LogNAC(3, 2, initializer="madsen_johansen"),
     nn.NALU(3, 2, gate="independent", initializer="truncated_normal"),
     nn.Dense(2, 3),
+    nn.SumPath(3, 2),
+    nn.ProductPath(2, 2),
     nn.chain(nn.NAC(2, 2), nn.NALU(2, 1)),
     nn.scan(nn.Accumulator(nn.NAC(2, 2))),
 ]
@@ -418,7 +580,10 @@ def test_initial_values_are_new_arrays_of_their_own():
 # --- options --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", [nn.NAC, nn.LogNAC, nn.NALU, nn.Dense], ids=lambda unit: unit.__name__)
+UNITS = [nn.NAC, nn.LogNAC, nn.NALU, nn.SumPath, nn.ProductPath, nn.Dense]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.__name__)
 @pytest.mark.parametrize("size", [0, -1, 2.0, "2", None, True, np.ones(1)], ids=repr)
 @pytest.mark.parametrize("name", ["in_features", "out_features"])
 def test_sizes_are_integers_of_one_or_more(unit, name, size):
@@ -439,6 +604,8 @@ def test_sizes_are_integers_of_one_or_more(unit, name, size):
         (nn.NALU, {"gate": ["abs"]}, "NALU: gate must be one of"),
         (nn.NALU, {"tied": 1}, "NALU: tied must be True or False, got 1"),
         (nn.NALU, {"tied": None}, "NALU: tied must be True or False, got None"),
+        (nn.SumPath, {"scale": 1}, "SumPath: scale must be True or False, got 1"),
+        (nn.ProductPath, {"scale": None}, "ProductPath: scale must be True or False, got None"),
         (nn.Dense, {"bias": 0}, "Dense: bias must be True or False, got 0"),
         (nn.Dense, {"activation": "gelu"}, "Dense: activation must be one of identity, relu, relu6, tanh, "
          "sigmoid, got 'gelu'"),
@@ -456,7 +623,7 @@ def test_options_outside_their_choices_are_named(unit, options, words):
     assert isinstance(caught.value, ValueError)
 
 
-@pytest.mark.parametrize("unit", [nn.NAC, nn.LogNAC, nn.NALU, nn.Dense], ids=lambda unit: unit.__name__)
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.__name__)
 def test_options_are_keywords(unit):
     with pytest.raises(TypeError):
         unit(2, 1, "uniform")

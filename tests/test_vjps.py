@@ -46,6 +46,54 @@ def test_log_product_is_a_product_of_powers(inputs, outputs, rows, eps, seed):
     np.testing.assert_allclose(m, expected, rtol=1e-13)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    inputs=sizes, outputs=sizes, rows=st.integers(1, 5), seed=seeds, dtype=st.sampled_from(["float32", "float64"])
+)
+def test_parity_is_the_sign_of_the_product_of_rounded_powers(inputs, outputs, rows, seed, dtype):
+    rng = np.random.default_rng(seed)
+    x = (signed(rng, (rows, inputs)) * rng.integers(0, 4, (rows, inputs)).astype(bool)).astype(dtype)
+    halves = rng.integers(-12, 13, (inputs, outputs))
+    W = (halves / 2 + rng.uniform(-0.24, 0.24, (inputs, outputs))).astype(dtype)
+    s = vjps.parity(x, W)
+    # One factor after the other: an odd whole power of a negative number turns the sign, nothing else does.
+    expected = np.ones((rows, outputs))
+    for b in range(rows):
+        for o in range(outputs):
+            for i in range(inputs):
+                if halves[i, o] % 4 == 2 and x[b, i] < 0:
+                    expected[b, o] *= -1
+    np.testing.assert_array_equal(s, expected)
+    assert s.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("W", "turns"),
+    [
+        (0, False), (0.5, False), (0.74, False), (0.75, True), (1, True), (1.24, True), (1.25, False),
+        (1.5, False), (2, False), (2.5, False), (3, True), (4, False), (5, True), (-1, True), (-0.75, True),
+        (-1.25, False), (-2, False), (-3, True), (-0.5, False), (1001, True), (1e15, False),
+    ],
+)  # fmt: skip
+def test_parity_jumps_in_the_middle_between_multiples_of_a_half(W, turns):
+    x = np.array([[-3.0], [0.0], [-0.0], [3.0], [-1e-300]])
+    s = vjps.parity(x, np.array([[W]], dtype=float))
+    np.testing.assert_array_equal(s[:, 0], [-1 if turns else 1, 1, 1, 1, -1 if turns else 1])
+
+
+def test_parity_of_many_factors_in_float32():
+    x, W = -np.ones((1, 4001), "float32"), np.ones((4001, 1), "float32")
+    assert vjps.parity(x, W).item() == -1
+    assert vjps.parity(x[:, 1:], W[1:]).item() == 1
+
+
+def test_parity_broadcasts_replicas():
+    x = np.array([[-2.0, 3.0], [2.0, -3.0]])
+    W = np.array([[[1.0], [0.5]], [[2.0], [1.0]]])
+    assert vjps.parity(x, W)[..., 0].tolist() == [[-1, 1], [1, -1]]
+    assert vjps.parity(x[None, :1], W[0]).tolist() == [[[-1]]]
+
+
 def test_mix_goes_from_one_path_to_the_other():
     a, m = np.array([[2.0, 3.0]]), np.array([[10.0, -5.0]])
     for g, y in [(0.0, m), (0.25, 0.25 * a + 0.75 * m), (0.5, (a + m) / 2), (1.0, a)]:

@@ -17,7 +17,7 @@ from nalu_np.backend import INIT, Streams
 from nalu_np.errors import GradientError
 from nalu_np.layer import Chain, Layer, Scan
 from nalu_np.layers import Accumulator
-from nalu_np.vjps import sigmoid, unbroadcast
+from nalu_np.vjps import parity, sigmoid, unbroadcast
 
 # --- a NALU written out, one line an equation, so that one line can be wrong -----------------------------------
 
@@ -139,6 +139,119 @@ class Written(Layer):
         if keep is not None:
             keep.update(W=v.W, a=v.a, m=v.m, g=v.g)
         return v.y, vjp
+
+
+# --- the paths of the race, in lines ---------------------------------------------------------------------------
+
+SUM_LINES: dict[str, Line] = {
+    "m": lambda v: v.x @ v.W,
+    "y": lambda v: v.m * v.c[..., None, :],
+    "dc": lambda v: np.sum(v.dy * v.m, axis=-2),
+    "dm": lambda v: v.dy * v.c[..., None, :],
+    "dW": lambda v: v.x.mT @ v.dm,
+    "dx": lambda v: v.dm @ v.W.mT,
+}
+PRODUCT_LINES: dict[str, Line] = {
+    "l": lambda v: np.log(np.abs(v.x)),
+    "s": lambda v: parity(v.x, v.W),
+    "m": lambda v: v.s * np.exp(v.l @ v.W),
+    "y": SUM_LINES["y"],
+    "dc": SUM_LINES["dc"],
+    "dm": SUM_LINES["dm"],
+    "dp": lambda v: v.dm * v.m,
+    "dW": lambda v: v.l.mT @ v.dp,
+    "dx": lambda v: (v.dp @ v.W.mT) / v.x,
+}
+
+#: Mistake, to the path, the lines it changes, and the argument whose gradient is found wrong.
+WRONG_PATHS: dict[str, tuple[dict[str, Line], dict[str, Line], str]] = {
+    "dW of a sum without c": (SUM_LINES, {"dW": lambda v: v.x.mT @ v.dy}, "dW"),
+    "dx of a sum without c": (SUM_LINES, {"dx": lambda v: v.dy @ v.W.mT}, "dx"),
+    "dc of c times the sum": (SUM_LINES, {"dc": lambda v: np.sum(v.dy * v.y, axis=-2)}, "dc"),
+    "dc averaged over the batch": (SUM_LINES, {"dc": lambda v: np.mean(v.dy * v.m, axis=-2)}, "dc"),
+    "dc of the first row": (SUM_LINES, {"dc": lambda v: (v.dy * v.m)[..., 0, :]}, "dc"),
+    "dc without m": (SUM_LINES, {"dc": lambda v: np.sum(v.dy, axis=-2)}, "dc"),
+    "dc of |m|": (PRODUCT_LINES, {"dc": lambda v: np.sum(v.dy * np.abs(v.m), axis=-2)}, "dc"),
+    "dW of a signed product without c": (PRODUCT_LINES, {"dm": lambda v: v.dy}, "dW"),
+    "dW of a signed product without its sign": (PRODUCT_LINES, {"dp": lambda v: v.dm * np.abs(v.m)}, "dW"),
+    "dW of a signed product with log(x) of positive x alone": (
+        PRODUCT_LINES,
+        {"dW": lambda v: (v.l * (v.x > 0)).mT @ v.dp},
+        "dW",
+    ),
+    "dx of a signed product without 1 / x": (PRODUCT_LINES, {"dx": lambda v: v.dp @ v.W.mT}, "dx"),
+    "dx of a signed product with 1 / |x|": (PRODUCT_LINES, {"dx": lambda v: (v.dp @ v.W.mT) / np.abs(v.x)}, "dx"),
+    "dx of a signed product without W": (
+        PRODUCT_LINES,
+        {"dx": lambda v: (v.dp @ np.ones_like(v.W).mT) / v.x},
+        "dx",
+    ),
+    "dx of a signed product, W rounded": (
+        PRODUCT_LINES,
+        {"dx": lambda v: (v.dp @ (np.floor(2 * v.W + 0.5) / 2).mT) / v.x},
+        "dx",
+    ),
+    "the parity of all factors in the gradient": (
+        PRODUCT_LINES,
+        {"dp": lambda v: v.dm * v.m * v.s * np.prod(np.sign(v.x), axis=-1, keepdims=True)},
+        "dW",
+    ),
+    "the parity of W cut off where that of W rounded belongs": (
+        PRODUCT_LINES,
+        {"dp": lambda v: v.dm * v.m * v.s * parity(v.x, np.trunc(v.W))},
+        "dW",
+    ),
+    "a sign as smooth as a cosine whose slope is forgotten": (
+        PRODUCT_LINES,
+        {"s": lambda v: np.cos(np.pi * ((v.x < 0) * 1.0 @ v.W))},
+        "dW",
+    ),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class WrittenPath(Layer):
+    """A path in lines: `lines` are the right ones, `change` names those that are not."""
+
+    _: KW_ONLY
+    product: bool = False
+    change: str = ""
+
+    def shapes(self):
+        return {"W": (self.in_features, self.out_features), "c": (self.out_features,)}
+
+    def draw(self, name, rng):
+        return rng.uniform(-2, 2, self.shapes()[name])
+
+    def forward(self, params, x, *, rng=None, train=False, keep=None):
+        lines = PRODUCT_LINES if self.product else SUM_LINES
+        lines = {**lines, **(WRONG_PATHS[self.change][1] if self.change else {})}
+        names = list(lines)
+        middle = names.index("y") + 1
+        v = SimpleNamespace(**params, x=x)
+        for name in names[:middle]:
+            setattr(v, name, lines[name](v))
+
+        def vjp(dy, need_dx=True):
+            u = SimpleNamespace(**vars(v), dy=dy)
+            for name in names[middle:]:
+                setattr(u, name, lines[name](u))
+            dparams = {name: unbroadcast(getattr(u, f"d{name}"), q) for name, q in params.items()}
+            return (unbroadcast(u.dx, x) if need_dx else None), dparams
+
+        if keep is not None:
+            keep.update(m=v.m)
+        return v.y, vjp
+
+
+def dc_not_summed(params, x, y, vjp):
+    c = params["c"]
+
+    def wrong(dy, need_dx=True):
+        dx, dparams = vjp(dy, need_dx)
+        return dx, {**dparams, "c": dy * (y / c[..., None, :])}
+
+    return y, wrong
 
 
 # --- mistakes around a right layer -----------------------------------------------------------------------------
@@ -489,6 +602,16 @@ NAC3 = nn.NAC(3, 3)
 
 WRONG = [
     *(_gradient(bug, Written(3, 3, change=bug), name) for bug, (_, name) in WRONG_LINES.items()),
+    *(
+        _gradient(bug, WrittenPath(3, 3, product=lines is PRODUCT_LINES, change=bug), name)
+        for bug, (lines, _, name) in WRONG_PATHS.items()
+    ),
+    Wrong(
+        "dc that is not summed over the rows",
+        altered(dc_not_summed, nn.SumPath)(3, 2, scale=True),
+        "dc has shape (3, 2)",
+        "gradcheck",
+    ),
     _gradient("a straight-through estimator that is not declared", altered(rounded)(3, 2), "dW"),
     _gradient("a gradient that is not passed on through time", nn.scan(dense_cell(Forgetful)), "dW"),
     _gradient("a scan with the gradient of the last step alone", LastStep(dense_cell()), "dW"),
@@ -612,6 +735,8 @@ WRONG = [
 
 RIGHT = [
     *(Written(3, 3, change=change) for change in RIGHT_LINES),
+    WrittenPath(3, 3),
+    WrittenPath(3, 3, product=True),
     altered(rounded, surrogate=lambda self, params, x: nn.Dense.forward(self, params, x)[0])(3, 2),
     decay(),
     clamped(lambda W: np.clip(W, -1, 1)),

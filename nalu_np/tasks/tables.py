@@ -37,7 +37,7 @@ class Table:
     lines
         The line of the file on which each row starts; the first line is 1.
     labels
-        A name for each row: its cell in the first column without a number and without a blank; else its line.
+        A name for each row: its cell in the first column without a number, a blank or a repetition; else its line.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def _check_header(who: str, header: Sequence[str], rows: int) -> None:
 def _labels(header: Sequence[str], lines: Sequence[int], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
     for at, _ in enumerate(header):
         cells = [row[at].strip() for row in rows]
-        if all(cell and math.isnan(_number(cell)) for cell in cells):
+        if all(cell and math.isnan(_number(cell)) for cell in cells) and len(set(cells)) == len(cells):
             return tuple(cells)
     return tuple(f"line {line}" for line in lines)
 

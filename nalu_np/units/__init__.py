@@ -2,5 +2,6 @@
 
 from .nac import NAC, LogNAC
 from .nalu import NALU
+from .paths import ProductPath, SumPath
 
-__all__ = ["NAC", "NALU", "LogNAC"]
+__all__ = ["NAC", "NALU", "LogNAC", "ProductPath", "SumPath"]
