@@ -23,10 +23,13 @@ import numpy as np
 
 from . import __version__
 from .backend import VARIABLE, get_backend
+from .bench import CASES, bench
+from .bench import as_text as as_table
 from .checks import check_layer, registered_layers
 from .errors import FileError, GradientError, NaluError, printable
 from .layer import Layer, Params
 from .learn import TRAINED, UNITS, Learned, Plan, gates, learn, off_branch, predict
+from .peers import PEERS
 from .readout import Host, evaluate
 from .store import check_writable, load, save
 from .summary import as_json, as_text
@@ -157,6 +160,18 @@ def parser() -> argparse.ArgumentParser:
         "--examples", type=_whole(1), default=20, metavar="N", help="random points a layer (default: %(default)s)"
     )
     check.set_defaults(run=_check)
+
+    timing = commands.add_parser(
+        "bench",
+        help="what a step costs, beside other libraries",
+        description="Time training steps, in turns with other libraries that compute the same. Give it one core "
+        "and one thread: OPENBLAS_NUM_THREADS=1 taskset -c 0 nalu-np bench --peers jax,torch",
+    )
+    timing.add_argument("--case", metavar="A,B", help=f"of {', '.join(CASES)} (default: all)")
+    timing.add_argument("--peers", metavar="A,B", help=f"to compare with: {', '.join(PEERS)} (extra: bench)")
+    timing.add_argument("--rounds", type=_whole(1), default=5, metavar="N", help="(default: %(default)s)")
+    timing.add_argument("--json", type=_path, metavar="FILE", help="write all figures to a new file too")
+    timing.set_defaults(run=_bench)
 
     info = commands.add_parser(
         "info", help="versions, backend, device, threads", description="What would compute."
@@ -398,6 +413,11 @@ def _write_csv(out: str | None, header: list[str], rows: Host) -> None:
     if out is None:
         sys.stdout.write(text.getvalue())
         return
+    _write(out, text.getvalue())
+
+
+def _write(out: str, text: str) -> None:
+    """A new file, whole or not at all."""
     who = printable(out, None)
     try:  # what follows must tell opening from writing
         file = open(out, "x", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
@@ -407,7 +427,7 @@ def _write_csv(out: str | None, header: list[str], rows: Host) -> None:
         raise FileError(f"{who}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
     try:
         with file:
-            file.write(text.getvalue())
+            file.write(text)
     except BaseException as error:
         os.unlink(out)
         if isinstance(error, OSError):
@@ -429,6 +449,15 @@ def _check(options: argparse.Namespace) -> int:
             print(f"FAIL  {error}", flush=True)
     print(f"{len(layers) - failures} of {len(layers)} layers pass on {backend}")
     return 1 if failures else 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    cases = list(CASES) if options.case is None else _split(options.case)
+    report = bench(cases, [] if options.peers is None else _split(options.peers), options.rounds)
+    print(as_table(report))
+    if options.json is not None:
+        _write(options.json, json.dumps(report, indent=1) + "\n")
+    return 0
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -405,6 +405,7 @@ FLOORS = [
     {"doctor"},
     {"learn"},
     {"estimator", "experiments"},
+    {"peers"},
     {"report", "plots", "bench", "summary"},
     {"__init__"},
     {"cli"},

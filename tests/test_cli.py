@@ -924,7 +924,8 @@ def test_info_on_a_gpu(call, monkeypatch):
 # --- help and other ways in -------------------------------------------------------------------------------------
 
 OPTIONS = {
-    (): ["fit", "predict", "check", "info", "--version"],
+    (): ["fit", "predict", "check", "bench", "info", "--version"],
+    ("bench",): ["--case", "--peers", "--rounds", "--json", "A-NAC", "jax", "(default: 5)"],
     ("fit",): [
         *("TRAIN.csv", "--target", "--features", "--test", "--unit", "--layers", "--seeds", "--steps", "--lr"),
         *("--scale", "--compare", "--plot", "--demo", "planets", "boyle", "moons", "sum", "product"),

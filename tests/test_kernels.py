@@ -146,17 +146,39 @@ def test_a_run_is_that_of_the_readable_tier(kinds, data, monkeypatch):
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_chunks_and_workers_change_no_bit(data, dtype, monkeypatch):
+    """Two replicas in the first chunk and one in the second, in any number of threads; or each alone."""
     model = stack(["NALU", "NALU"], [3, 2, 2])
+    monkeypatch.setattr(planes, "chunk", lambda *_: 2)
     whole = train(model, data, dtype=dtype)
-    monkeypatch.setattr(planes, "CHUNK", 1)
-    for workers in (1, 2, 5):
+    assert whole.how["chunk"] == "2"
+    for workers in (2, 5):
         apart = train(model, data, dtype=dtype, workers=workers)
-        assert apart.how["chunk"] == "1"
         for name, value in whole.history.items():
             assert value.tobytes() == apart.history[name].tobytes()
         for name, value in whole.params.items():
             assert value.tobytes() == apart.params[name].tobytes()
             assert whole.best_params[name].tobytes() == apart.best_params[name].tobytes()
+    if "each" not in data:
+        for r in range(3):
+            alone = train(model, data, dtype=dtype, replicas=[r])
+            for name, value in whole.params.items():
+                assert value[r].tobytes() == alone.params[name][0].tobytes()
+
+
+@settings(max_examples=40, deadline=None)
+@given(model=models, S=st.integers(2, 9), B=st.integers(1, 9), seed=st.integers(0, 99))
+def test_a_step_has_the_same_bits_alone(model, S, B, seed):
+    rng = np.random.default_rng(seed)
+    params = model.init(seed, S)
+    x = rng.uniform(0.5, 2, (S, B, model.in_features)).astype("float32")
+    target = rng.uniform(0.5, 2, (S, B, model.out_features)).astype("float32")
+    with np.errstate(all="ignore"):
+        (losses, gradient), _ = one_step(model, params, x, target, "float32")
+        for s in range(S):
+            one = {name: value[s : s + 1] for name, value in params.items()}
+            (loss, slopes), _ = one_step(model, one, x[s : s + 1], target[s : s + 1], "float32")
+            assert loss.tobytes() == losses[s : s + 1].tobytes()
+            assert slopes.tobytes() == gradient[s : s + 1].tobytes()
 
 
 def test_a_replica_that_diverges_is_frozen_and_the_others_go_on(monkeypatch):

@@ -66,10 +66,18 @@ def _exp2(p: Host, out: Host) -> None:
     np.exp2(p, out=out)
 
 
+def _planes(features: int, S: int, B: int, room: int, dtype: str) -> Host:
+    """Empty planes (features, S, B), as far apart as if there were room for so many replicas.
+
+    Matrix products have other bits where their matrices lie otherwise; so they lie the same, however large S is.
+    """
+    return np.empty((features, room, B), dtype)[:, :S]
+
+
 class _Unit:
     """One unit of S replicas on B rows: its buffers, its pass forward and its pass back."""
 
-    def __init__(self, unit: Any, S: int, B: int, dtype: str, first: bool) -> None:
+    def __init__(self, unit: Any, S: int, B: int, room: int, dtype: str, first: bool) -> None:
         I, O = unit.in_features, unit.out_features  # noqa: E741
         self.unit, self.first = unit, first
         self.adds, self.multiplies = type(unit) is not LogNAC, type(unit) is not NAC
@@ -81,14 +89,16 @@ class _Unit:
         self.v = slice(2 * O, 3 * O)
         self.x, self.l = slice(0, inputs), slice(inputs, None)
         R, C = O * (self.adds + self.multiplies + self.gated), I * (self.adds + self.multiplies)
-        empty = np.empty
-        self.z, self.out, self.d = empty((C, S, B), dtype), empty((R, S, B), dtype), empty((R, S, B), dtype)
-        self.r = empty((I, S, B), dtype)  # |x| + eps
-        self.input = self.z[self.x] if self.adds else empty((I, S, B), dtype)
-        self.block, self.dblock = np.zeros((S, R, C), dtype), empty((S, R, C), dtype)
-        self.t, self.s, self.W, self.dW = (empty((I, O, S), dtype) for _ in range(4))
-        self.y, self.g, self.h, self.hm = (empty((O, S, B), dtype) for _ in range(4))
-        self.dz = empty((0 if first else C, S, B), dtype)
+
+        def stack(features: int) -> Host:
+            return _planes(features, S, B, room, dtype)
+
+        self.z, self.out, self.d, self.dz = stack(C), stack(R), stack(R), stack(0 if first else C)
+        self.r = stack(I)  # |x| + eps
+        self.input = self.z[self.x] if self.adds else stack(I)
+        self.block, self.dblock = np.zeros((S, R, C), dtype), np.empty((S, R, C), dtype)
+        self.t, self.s, self.W, self.dW = (np.empty((I, O, S), dtype) for _ in range(4))
+        self.y, self.g, self.h, self.hm = (stack(O) for _ in range(4))
 
     def logarithms(self) -> None:
         """l = log2(|x| + eps), of the planes in `input`."""
@@ -181,11 +191,11 @@ class Workspace:
 
     def __init__(self, model: Layer, S: int, B: int, dtype: str) -> None:
         units = parts(model)
-        self.units = [_Unit(unit, S, B, dtype, first=not i) for i, unit in enumerate(units)]
+        room = max(S, chunk(model, B))
+        self.units = [_Unit(unit, S, B, room, dtype, first=not i) for i, unit in enumerate(units)]
         self.prefixes = [f"{i}." if isinstance(model, Chain) else "" for i in range(len(units))]
         self.x = self.units[0].input
-        self.target = np.empty((units[-1].out_features, S, B), dtype)
-        self.e = np.empty_like(self.target)
+        self.target, self.e = (_planes(units[-1].out_features, S, B, room, dtype) for _ in range(2))
 
     def gradients(self, params: dict[str, Host], gradient: dict[str, Host], *, fresh: bool) -> Host:
         """Losses (S); the gradients go into `gradient`. `fresh` says whether the planes in `x` are new."""
