@@ -140,6 +140,7 @@ def test_the_command(small, tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))["results"][0]["case"] == "A"
     assert main(["bench", "--case", "A", "--rounds", "1", "--json", "b.json"]) == 2
     assert "b.json: it is there already" in capsys.readouterr().err
+    assert main(["bench", "--case", "A", "--rounds", "1"]) == 0
     assert main(["bench", "--case", "nothing"]) == 2
     assert main(["bench", "--peers", "nothing", "--case", "A"]) == 2
 
