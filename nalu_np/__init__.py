@@ -9,6 +9,7 @@ from .layers import Accumulator, Dense
 from .optim import SGD, Adam
 from .readout import Formula, formula
 from .store import load, save
+from .sweeps import read_results, sweep
 from .train import Result, Segment, fit
 from .units import NAC, NALU, LogNAC, ProductPath, SumPath
 
@@ -37,9 +38,11 @@ __all__ = [
     "get_backend",
     "gradcheck",
     "load",
+    "read_results",
     "replica",
     "save",
     "scan",
+    "sweep",
     "to_numpy",
     "use_backend",
 ]

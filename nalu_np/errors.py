@@ -12,6 +12,7 @@ so ordinary `except` clauses work too::
     ├── FileError (ValueError)            a file is not what it should be, or cannot be written
     │   ├── ModelFileError                ... a model file
     │   └── TableError                    ... a table of numbers
+    ├── SweepError (RuntimeError)         a sweep's executor lost runs
     └── BackendError (RuntimeError)       the array library asked for cannot be used
         └── MixedBackendError (TypeError) arrays of two libraries in one call
 """
@@ -51,6 +52,10 @@ class ModelFileError(FileError):
 
 class TableError(FileError):
     """A table of numbers cannot be read; the message names the file, the row and the column."""
+
+
+class SweepError(NaluError, RuntimeError):
+    """A sweep's executor lost runs; what was finished is in the file, and a second call runs the rest."""
 
 
 class BackendError(NaluError, RuntimeError):
