@@ -31,7 +31,7 @@ from .layer import Layer, Params
 from .learn import TRAINED, UNITS, Learned, Plan, gates, learn, off_branch, predict
 from .peers import PEERS
 from .readout import Host, evaluate
-from .store import check_writable, load, save
+from .store import check_writable, load, new_file, save
 from .summary import as_json, as_text
 from .tasks.tables import Table, read_table
 from .train import Segment
@@ -413,26 +413,8 @@ def _write_csv(out: str | None, header: list[str], rows: Host) -> None:
     if out is None:
         sys.stdout.write(text.getvalue())
         return
-    _write(out, text.getvalue())
-
-
-def _write(out: str, text: str) -> None:
-    """A new file, whole or not at all."""
-    who = printable(out, None)
-    try:  # what follows must tell opening from writing
-        file = open(out, "x", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
-    except FileExistsError:
-        raise FileError(f"{who}: it is there already; remove it or choose another name") from None
-    except (OSError, ValueError) as error:
-        raise FileError(f"{who}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        with file:
-            file.write(text)
-    except BaseException as error:
-        os.unlink(out)
-        if isinstance(error, OSError):
-            raise FileError(f"{who}: cannot be written: {error.strerror}") from None
-        raise
+    with new_file(out) as file:
+        file.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 # --- check and info ---------------------------------------------------------------------------------------------
@@ -456,7 +438,8 @@ def _bench(options: argparse.Namespace) -> int:
     report = bench(cases, [] if options.peers is None else _split(options.peers), options.rounds)
     print(as_table(report))
     if options.json is not None:
-        _write(options.json, json.dumps(report, indent=1) + "\n")
+        with new_file(options.json) as file:
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
     return 0
 
 

@@ -22,6 +22,7 @@ from .backend import from_numpy, to_numpy
 from .errors import FileError, printable
 from .learn import Learned
 from .readout import Host
+from .store import new_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +88,7 @@ def check_drawable(path: str) -> None:
     except ImportError as error:
         problem = f"matplotlib is needed to draw, and cannot be imported ({error})"
         raise FileError(f"{who}: {problem}; python -m pip install 'nalu_np[plot]'") from None
-    with _new_file(path):
+    with new_file(path):
         pass
     os.unlink(path)
 
@@ -129,7 +130,7 @@ def draw_fit(learned: Learned, title: str, test_title: str, path: str) -> None:
     content = io.BytesIO()
     with _plain_style():
         figure(learned, title, test_title).savefig(content, format=_kind(path)[1:], metadata=KINDS[_kind(path)])
-    with _new_file(path) as file:
+    with new_file(path) as file:
         file.write(content.getvalue())
 
 
@@ -168,26 +169,6 @@ def figure(learned: Learned, title: str, test_title: str) -> Figure:
 
 def _kind(path: str) -> str:
     return Path(path).suffix.lower()
-
-
-@contextmanager
-def _new_file(path: str) -> Iterator[io.BufferedWriter]:
-    """A file that was not there; without it again where writing fails."""
-    who = printable(path, None)
-    try:  # what follows must tell opening from writing
-        file = open(path, "xb")  # noqa: SIM115
-    except FileExistsError:
-        raise FileError(f"{who}: it is there already; remove it or choose another name") from None
-    except (OSError, ValueError) as error:
-        raise FileError(f"{who}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        with file:
-            yield file
-    except BaseException as error:
-        os.unlink(path)
-        if isinstance(error, OSError):
-            raise FileError(f"{who}: cannot be written: {error.strerror}") from None
-        raise
 
 
 @contextmanager

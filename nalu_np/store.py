@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backend import DTYPES, from_numpy, namespace, to_numpy
-from .errors import DTypeError, ModelFileError, OptionError, ParameterError, printable
+from .errors import DTypeError, FileError, ModelFileError, OptionError, ParameterError, printable
 from .layer import REGISTRY, Layer, Parametric, Params, check_names, check_shapes, from_config
 
 FORMAT = "nalu_np model"
@@ -366,3 +366,26 @@ def _explained(path: Path, wording: str, *kinds: type[Exception]) -> Iterator[No
         reason = printable(str(getattr(error, "strerror", None) or error), 400) or type(error).__name__
         message = reason if isinstance(error, ModelFileError) else wording.format(reason)
         raise ModelFileError(f"{printable(os.fsdecode(path), None)}: {message}") from None
+
+
+# --- other files -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def new_file(path: str) -> Iterator[BinaryIO]:
+    """A file that was not there; without it again where writing fails."""
+    who = printable(path, None)
+    try:  # what follows must tell opening from writing
+        file = open(path, "xb")  # noqa: SIM115
+    except FileExistsError:
+        raise FileError(f"{who}: it is there already; remove it or choose another name") from None
+    except (OSError, ValueError) as error:
+        raise FileError(f"{who}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        with file:
+            yield file
+    except BaseException as error:
+        os.unlink(path)
+        if isinstance(error, OSError):
+            raise FileError(f"{who}: cannot be written: {error.strerror}") from None
+        raise

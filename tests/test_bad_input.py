@@ -11,7 +11,7 @@ import pytest
 from test_cli import NOTES, by_hand, call, contents, program
 
 import nalu_np as nn
-from nalu_np import cli
+from nalu_np import cli, store
 from nalu_np.backend import VARIABLE
 from nalu_np.cli import main
 
@@ -415,11 +415,13 @@ def test_predictions_are_written_whole_or_not_at_all(error, status, words, call,
         def write(self, text):
             raise error
 
-    def open_and_fail(path, *_, **__):
+    def open_and_fail(path, mode="r", *more, **options):
+        if mode != "xb":  # the model is read
+            return open(path, mode, *more, **options)
         Path(path).write_text("the first hal", encoding="utf-8")
         return Failing()
 
-    monkeypatch.setattr(cli, "open", open_and_fail, raising=False)
+    monkeypatch.setattr(store, "open", open_and_fail, raising=False)
     before = contents(fitted_files)
     check_refused(call("predict", "model.npz", "t.csv", "--out", "p.csv"), words, status)
     assert contents(fitted_files) == before

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.colors import to_rgba
 
 import nalu_np as nn
-from nalu_np import plots
+from nalu_np import plots, store
 from nalu_np.errors import FileError, NaluError
 from nalu_np.learn import Plan, learn
 from nalu_np.plots import check_drawable, draw_fit, figure
@@ -492,7 +492,7 @@ def test_another_process_draws_the_same_bytes_without_pyplot(tmp_path):
     code = f"""if True:
         import sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
-        from nalu_np import plots
+        from nalu_np import plots, store
         assert "matplotlib" not in sys.modules
         from test_plots import fitted
         plots.draw_fit(fitted(), "t", "u", {str(tmp_path / "there.svg")!r})
@@ -566,7 +566,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(plots, "open", refuse, raising=False)
+    monkeypatch.setattr(store, "open", refuse, raising=False)
     with pytest.raises(FileError, match=r"\x1b|\\x1b\.png: cannot be written: Permission denied$") as caught:
         check_drawable(str(tmp_path / "\x1b.png"))
     assert "\x1b" not in str(caught.value)
@@ -606,7 +606,7 @@ def test_a_disk_without_space_leaves_no_half_file(error, tmp_path, monkeypatch):
             self.file.write(content[:100])
             raise error
 
-    monkeypatch.setattr(plots, "open", Full, raising=False)
+    monkeypatch.setattr(store, "open", Full, raising=False)
     path = str(tmp_path / "fit.svg")
     with pytest.raises(FileError if isinstance(error, OSError) else type(error)) as caught:
         draw_fit(PRODUCT, "t", "", path)
