@@ -5,8 +5,8 @@ import typing as _typing
 from .backend import get_backend, to_numpy, use_backend
 from .checks import Report, check_layer, gradcheck
 from .layer import Cell, Layer, chain, replica, scan
-from .layers import Accumulator, Dense
-from .optim import SGD, Adam
+from .layers import GRU, LSTM, RNN, Accumulator, Dense, Last, Recurrent
+from .optim import SGD, Adam, RMSprop
 from .readout import Formula, formula
 from .store import load, save
 from .sweeps import read_results, sweep
@@ -16,17 +16,23 @@ from .units import NAC, NALU, LogNAC, ProductPath, SumPath
 __version__ = "0.1.0"
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "NAC",
     "NALU",
+    "RNN",
     "SGD",
     "Accumulator",
     "Adam",
     "Cell",
     "Dense",
     "Formula",
+    "Last",
     "Layer",
     "LogNAC",
     "ProductPath",
+    "RMSprop",
+    "Recurrent",
     "Report",
     "Result",
     "Segment",

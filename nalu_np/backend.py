@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -250,10 +251,14 @@ class Streams:
 
     def __init__(self, seed: int, replicas: int | Sequence[int] | None, purpose: int) -> None:
         self.stacked = replicas is not None
-        self.generators = [
-            np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(r, purpose))))
-            for r in replica_numbers(replicas)
-        ]
+        self._seed, self._numbers, self._purpose = seed, replica_numbers(replicas), purpose
+
+    @cached_property
+    def generators(self) -> list[np.random.Generator]:
+        """One a replica; made when something is drawn, since most runs draw no noise."""
+        keys = ((r, self._purpose) for r in self._numbers)
+        seeds = (np.random.SeedSequence(self._seed, spawn_key=key) for key in keys)
+        return [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
 
     def stack(self, draw: Callable[[np.random.Generator], NDArray[Any]], dtype: str) -> Array:
         """Draw once from each stream; (S, ...) in the library of new arrays, or (...) without replicas."""

@@ -11,6 +11,7 @@ so ordinary `except` clauses work too::
     ├── GradientError (AssertionError)    a layer breaks its contract, or a vjp is not the derivative
     ├── FileError (ValueError)            a file is not what it should be, or cannot be written
     │   ├── ModelFileError                ... a model file
+    │   ├── CheckpointError               ... a checkpoint of this run
     │   └── TableError                    ... a table of numbers
     ├── SweepError (RuntimeError)         a sweep's executor lost runs
     └── BackendError (RuntimeError)       the array library asked for cannot be used
@@ -48,6 +49,10 @@ class FileError(NaluError, ValueError):
 
 class ModelFileError(FileError):
     """A model file is foreign, damaged, too large, or of a newer format."""
+
+
+class CheckpointError(FileError):
+    """A checkpoint is foreign, damaged, of another run, or of a newer format."""
 
 
 class TableError(FileError):

@@ -84,11 +84,26 @@ def _madsen_johansen(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArra
     return rng.uniform(-r, r, shape)
 
 
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """N(0, 1)."""
+    return rng.standard_normal(shape)
+
+
+def fan_in_uniform(
+    rng: np.random.Generator, shape: tuple[int, ...], fan_in: int | None = None
+) -> NDArray[np.float64]:
+    """U(-r, r) with r = 1 / sqrt(I), the default of PyTorch's Linear (Glorot & Bengio 2010, equation 1)."""
+    r = 1 / math.sqrt(shape[0] if fan_in is None else fan_in)
+    return rng.uniform(-r, r, shape)
+
+
 INITIALIZERS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]] = {
     "uniform": _uniform,
     "truncated_normal": _truncated_normal,
     "glorot_uniform": _glorot_uniform,
     "madsen_johansen": _madsen_johansen,
+    "normal": _normal,
+    "fan_in_uniform": fan_in_uniform,
 }
 
 

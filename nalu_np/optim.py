@@ -114,3 +114,50 @@ class Adam:
         v = b2 * v + (1 - b2) * (gradient * gradient)
         root = namespace(v).sqrt(v * (1 / (1 - b2**step)))
         return (-self.lr / (1 - b1**step)) * m / (root + self.eps), (m, v)  # [adam.2]
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """Gradient descent with each step divided by the running root mean square of its gradient.
+
+    v = alpha v + (1 - alpha) g^2,  v = 0 before the first step                           [rmsprop.1]
+    delta = -lr g / (sqrt(v) + eps)                                                       [rmsprop.2]
+
+    Notes
+    -----
+    Names, alpha, eps and its place outside the root are PyTorch's, whose lr is 0.01. Keras calls alpha rho, with
+    0.9, and has eps = 1e-7: `RMSprop(lr, alpha=0.9, eps=1e-7)` is Keras 2, which adds eps outside the root too.
+    Keras 3 and TensorFlow add it inside, delta = -lr g / sqrt(v + eps): the same but where |g| is not far above
+    sqrt(eps) = 3e-4. There is no momentum, and v is not centred; both are off by default in either library.
+
+    References
+    ----------
+    Hinton 2012, Neural networks for machine learning, lecture 6e.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> rmsprop = nn.RMSprop(lr=0.1, alpha=0.75)
+    >>> delta, state = rmsprop.update(np.array([[3.0, -5.0]]), rmsprop.init(np.zeros((1, 2))), 1)
+    >>> delta.round(6)                                  # the first step is lr / sqrt(1 - alpha), for any gradient
+    array([[-0.2,  0.2]])
+    """
+
+    lr: float = 1e-3
+    alpha: float = 0.99
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "alpha", "eps"):
+            _set_number(self, name)
+        if self.alpha >= 1:
+            raise OptionError(f"RMSprop: alpha must be a number with 0 < alpha < 1, got {self.alpha!r}")
+
+    def init(self, theta: Array) -> State:
+        """The mean square is 0."""
+        return (namespace(theta).zeros_like(theta),)
+
+    def update(self, gradient: Array, state: State, step: int) -> tuple[Any, State]:
+        """[rmsprop.1] and [rmsprop.2]."""
+        v = self.alpha * state[0] + (1 - self.alpha) * (gradient * gradient)  # [rmsprop.1]
+        return -self.lr * gradient / (namespace(v).sqrt(v) + self.eps), (v,)  # [rmsprop.2]

@@ -14,8 +14,9 @@ import re
 import stat
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
@@ -26,14 +27,45 @@ from .backend import DTYPES, from_numpy, namespace, to_numpy
 from .errors import DTypeError, FileError, ModelFileError, OptionError, ParameterError, printable
 from .layer import REGISTRY, Layer, Parametric, Params, check_names, check_shapes, from_config
 
-FORMAT = "nalu_np model"
-VERSION = 1
 HEADER = "header.json"
 MOST_HEADER = 1 << 20
-NOT_A_MODEL = "not a model file: {}; choose one that save has written, copied whole"
 
 Path = str | os.PathLike[str]
 Arrays = dict[str, NDArray[Any]]
+Header = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of archive: what its header says, what it may hold, and how errors speak of it."""
+
+    format: str
+    version: int
+    name: str
+    writer: str
+    error: type[FileError]
+    arrays: str
+    notes: Mapping[str, type]
+    dtypes: tuple[str, ...]
+    uniform: bool  # finite numbers of one dtype
+
+    @property
+    def foreign(self) -> str:
+        """What is said of a file that is not one."""
+        return f"not a {self.name}: {{}}; choose one that {self.writer} has written, copied whole"
+
+
+MODEL = Kind(
+    format="nalu_np model",
+    version=1,
+    name="model file",
+    writer="save",
+    error=ModelFileError,
+    arrays="parameters",
+    notes={"layer": object, "meta": dict},
+    dtypes=DTYPES,
+    uniform=True,
+)
 
 
 def save(path: Path, layer: Layer, params: Params, meta: dict[str, Any] | None = None) -> None:
@@ -75,12 +107,7 @@ def save(path: Path, layer: Layer, params: Params, meta: dict[str, Any] | None =
     >>> loaded == layer, list(params), meta
     (True, ['W_hat', 'M_hat'], {'learned': 'x + y'})
     """
-    content = _content(layer, params, {} if meta is None else meta)
-    with _writable(path) as (file, target):
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-        os.replace(file.name, target)
+    write(path, MODEL, _content(layer, params, {} if meta is None else meta))
 
 
 def check_writable(path: Path) -> None:
@@ -103,7 +130,7 @@ def check_writable(path: Path) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     check_writable(pathlib.Path(folder, "sum.npz"))
     """
-    with _writable(path):
+    with writable(path, MODEL):
         pass
 
 
@@ -146,13 +173,8 @@ def load(
     >>> loaded == layer, params["1.G"].shape, meta
     (True, (8, 2, 1), {})
     """
-    with _explained(path, "cannot be read: {}; check the path", OSError, ValueError):
-        _permissions(path)
-        file = open(path, "rb")  # noqa: SIM115  (closed by the next `with`, whose errors are other ones)
-    # zipfile and the parsers answer damage with exceptions of a dozen kinds, and with warnings.
-    with file, _explained(path, NOT_A_MODEL, Exception):
-        header, arrays = _read(file)
-    with _explained(path, NOT_A_MODEL, ValueError, TypeError, RecursionError):
+    header, arrays = read(path, MODEL)
+    with explained(path, MODEL, MODEL.foreign, ValueError, TypeError, RecursionError):
         layer = _rebuilt(header["layer"], arrays, {**REGISTRY, **(registry or {})})
     params = {name: from_numpy(arrays[name], arrays[name].dtype.name) for name in layer.shapes()}
     return layer, params, header["meta"]
@@ -163,21 +185,12 @@ def load(
 
 def _content(layer: Layer, params: Params, meta: object) -> bytes:
     """The whole file, after all checks of what shall go into it."""
-    from . import __version__  # not at the top: the package imports this module before it has a version
-
     if not isinstance(layer, Layer):
         raise OptionError(f"save: expected a layer, got {layer!r:.200}")
     if not isinstance(meta, dict):
         raise OptionError(f"save: meta must be a dict, got {meta!r:.80}")
     arrays = _host(layer, params)
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "library": __version__,
-        "layer": layer.config(),
-        "parameters": {name: {"dtype": a.dtype.name, "shape": [*a.shape]} for name, a in arrays.items()},
-        "meta": meta,
-    }
+    header = headed(MODEL, arrays, {"layer": layer.config()}, {"meta": meta})
     try:
         text = json.dumps(header, allow_nan=False, indent=1).encode()
         unchanged = json.loads(text) == header
@@ -189,7 +202,25 @@ def _content(layer: Layer, params: Params, meta: object) -> bytes:
         raise OptionError("save: JSON would change meta or the layer's options; use lists, and text as keys")
     if len(text) > MOST_HEADER:
         raise OptionError(f"save: meta and the layer's options take {len(text):,} bytes of {MOST_HEADER:,}")
+    return packed(text, arrays)
 
+
+def headed(kind: Kind, arrays: Arrays, before: Header, after: Header) -> Header:
+    """The header of a file of this kind, with its notes before and after what it says of the arrays."""
+    from . import __version__  # not at the top: the package imports this module before it has a version
+
+    return {
+        "format": kind.format,
+        "version": kind.version,
+        "library": __version__,
+        **before,
+        kind.arrays: {name: {"dtype": a.dtype.name, "shape": [*a.shape]} for name, a in arrays.items()},
+        **after,
+    }
+
+
+def packed(text: bytes, arrays: Arrays) -> bytes:
+    """The bytes of an archive: its header, and its arrays."""
     members = {HEADER: text}
     for name, array in arrays.items():
         head, stored = _npy_head(array.dtype.name, array.shape)
@@ -235,43 +266,57 @@ def _npy_head(dtype: str, shape: Iterable[int]) -> tuple[bytes, np.dtype[Any]]:
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-def _read(file: BinaryIO) -> tuple[dict[str, Any], Arrays]:
-    """The header and the parameters of a file, checked against each other."""
+def read(path: Path, kind: Kind) -> tuple[Header, Arrays]:
+    """The header and the arrays of a file of this kind."""
+    with explained(path, kind, "cannot be read: {}; check the path", OSError, ValueError):
+        _permissions(path)
+        file = open(path, "rb")  # noqa: SIM115  (closed by the next `with`, whose errors are other ones)
+    # zipfile and the parsers answer damage with exceptions of a dozen kinds, and with warnings.
+    with file, explained(path, kind, kind.foreign, Exception):
+        return _read(file, kind)
+
+
+def _read(file: BinaryIO, kind: Kind) -> tuple[Header, Arrays]:
+    """The header and the arrays of a file, checked against each other."""
     arrays = {}
     with ZipFile(file) as archive:
-        header = _read_header(archive)
+        header = _read_header(archive, kind)
         version, library = header.get("version"), header.get("library")
-        if type(version) is int and version > VERSION:
+        if type(version) is int and version > kind.version:
             newer = f"written by a newer version of the library, {library!r:.20}; update nalu_np"
-            raise ModelFileError(f"a model file of format {version!r:.20}, {newer}")
-        _require(type(version) is int and version == VERSION, f"its format has version {version!r:.20}")
-        _require(header.keys() >= {"layer", "parameters", "meta"}, "its header has gaps")
-        entries = header["parameters"]
-        described = isinstance(entries, dict) and all(map(_is_entry, entries.values()))
-        _require(described and isinstance(header["meta"], dict), "its header is not of the known form")
-        _require(len({entry["dtype"] for entry in entries.values()}) <= 1, "its parameters have two dtypes")
+            raise kind.error(f"a {kind.name} of format {version!r:.20}, {newer}")
+        require(type(version) is int and version == kind.version, f"its format has version {version!r:.20}")
+        require(header.keys() >= {kind.arrays, *kind.notes}, "its header has gaps")
+        entries = header[kind.arrays]
+        described = isinstance(entries, dict) and all(_is_entry(entry, kind.dtypes) for entry in entries.values())
+        known = all(isinstance(header[name], kept) for name, kept in kind.notes.items())
+        require(described and known, "its header is not of the known form")
+        mixed = len({entry["dtype"] for entry in entries.values()}) > 1
+        require(not (kind.uniform and mixed), f"its {kind.arrays} have two dtypes")
 
         wanted, found = Counter([HEADER, *(f"{name}.npy" for name in entries)]), Counter(archive.namelist())
         wrong = sorted((found - wanted) + (wanted - found))
-        _require(not wrong, f"missing, unknown or repeated in it: {', '.join(map(repr, wrong[:5]))}")
+        require(not wrong, f"missing, unknown or repeated in it: {', '.join(map(repr, wrong[:5]))}")
         heads = {name: _npy_head(**entry) for name, entry in entries.items()}
         sizes = {n: len(h) + d.itemsize * math.prod(entries[n]["shape"]) for n, (h, d) in heads.items()}
         # Before any is read: for as many bytes as an archive claims to hold, memory is taken at once.
-        _require(sum(sizes.values()) < os.fstat(file.fileno()).st_size, "it is too short for its parameters")
+        require(sum(sizes.values()) < os.fstat(file.fileno()).st_size, f"it is too short for its {kind.arrays}")
         for name, (head, stored) in heads.items():
             data = _unpacked(archive, f"{name}.npy", sizes[name], sizes[name])
-            _require(data.startswith(head), f"{name!r} is not stored as its header says")
+            require(data.startswith(head), f"{name!r} is not stored as its header says")
             arrays[name] = np.frombuffer(data, stored, offset=len(head)).reshape(entries[name]["shape"])
-            _require(bool(np.isfinite(arrays[name]).all()), f"parameter {name!r} has NaN or infinity")
+            finite = not kind.uniform or bool(np.isfinite(arrays[name]).all())
+            require(finite, f"parameter {name!r} has NaN or infinity")
     return header, arrays
 
 
-def _read_header(archive: ZipFile) -> dict[str, Any]:
-    """The header of a file in our format, of any version."""
-    _require(HEADER in archive.namelist(), f"it has no {HEADER}")
+def _read_header(archive: ZipFile, kind: Kind) -> Header:
+    """The header of a file of this kind, of any version."""
+    require(HEADER in archive.namelist(), f"it has no {HEADER}")
     header = json.loads(_unpacked(archive, HEADER, 0, MOST_HEADER), parse_constant=_no_constant)
-    _require(isinstance(header, dict) and header.get("format") == FORMAT, f"its header does not say {FORMAT!r}")
-    return cast("dict[str, Any]", header)
+    ours = isinstance(header, dict) and header.get("format") == kind.format
+    require(ours, f"its header does not say {kind.format!r}")
+    return cast(Header, header)
 
 
 def _no_constant(name: str) -> None:
@@ -279,12 +324,12 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"its header holds {name}")
 
 
-def _is_entry(entry: object) -> bool:
-    """Whether this is how a header describes a parameter."""
+def _is_entry(entry: object, dtypes: tuple[str, ...]) -> bool:
+    """Whether this is how a header describes an array."""
     return (
         isinstance(entry, dict)
         and entry.keys() == {"dtype", "shape"}
-        and entry["dtype"] in DTYPES
+        and entry["dtype"] in dtypes
         and isinstance(entry["shape"], list)
         and len(entry["shape"]) <= 32
         and all(type(n) is int and 0 <= n < 1 << 62 for n in entry["shape"])
@@ -294,8 +339,8 @@ def _is_entry(entry: object) -> bool:
 def _unpacked(archive: ZipFile, name: str, least: int, most: int) -> bytes:
     """The content of a member, if its size is within the limits."""
     info = archive.getinfo(name)
-    _require(info.compress_type == ZIP_STORED and not info.flag_bits & 1, f"{name!r} is compressed or encrypted")
-    _require(least <= info.file_size == info.compress_size <= most, f"{name!r} has the wrong size")
+    require(info.compress_type == ZIP_STORED and not info.flag_bits & 1, f"{name!r} is compressed or encrypted")
+    require(least <= info.file_size == info.compress_size <= most, f"{name!r} has the wrong size")
     return archive.read(info)
 
 
@@ -312,12 +357,23 @@ def _rebuilt(config: object, arrays: Arrays, registry: Mapping[str, type[Paramet
 # --- files and messages -----------------------------------------------------------------------------------------
 
 
+def write(path: Path, kind: Kind, content: bytes, check: Callable[[Header], None] = lambda _: None) -> None:
+    """Put a file there at once, or leave everything as it is; `check` sees the header of what is replaced."""
+    with writable(path, kind, check) as (file, target):
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(file.name, target)
+
+
 @contextmanager
-def _writable(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+def writable(
+    path: Path, kind: Kind, check: Callable[[Header], None] = lambda _: None
+) -> Iterator[tuple[BinaryIO, str]]:
     """A temporary file beside the target; it is removed at the end, unless it has taken the target's place."""
-    with _explained(path, "cannot be written: {}; choose another path", OSError, ValueError):
+    with explained(path, kind, "cannot be written: {}; choose another path", OSError, ValueError):
         target = os.path.realpath(os.fsdecode(path))
-        permissions = _replaceable(target)
+        permissions = _replaceable(target, kind, check)
         temporary = os.path.join(os.path.dirname(target), f".nalu_np-{os.urandom(8).hex()}.tmp")
         try:
             with open(temporary, "xb") as file:
@@ -329,8 +385,8 @@ def _writable(path: Path) -> Iterator[tuple[BinaryIO, str]]:
                 os.unlink(temporary)
 
 
-def _replaceable(target: str) -> int | None:
-    """The permissions of the model that is there, or None where there is nothing."""
+def _replaceable(target: str, kind: Kind, check: Callable[[Header], None]) -> int | None:
+    """The permissions of the file that is there, or None where there is nothing."""
     try:
         permissions = _permissions(target)
     except FileNotFoundError:
@@ -338,9 +394,10 @@ def _replaceable(target: str) -> int | None:
     with open(target, "r+b") as file:  # for writing too, because a read-only model is not to be replaced
         try:
             with ZipFile(file) as archive:
-                _read_header(archive)
-        except Exception:  # as in load
-            raise ValueError("it is there already, and is not a model file") from None
+                header = _read_header(archive, kind)
+        except Exception:  # as in read
+            raise ValueError(f"it is there already, and is not a {kind.name}") from None
+    check(header)
     return permissions
 
 
@@ -352,20 +409,21 @@ def _permissions(path: Path) -> int:
     return stat.S_IMODE(mode)
 
 
-def _require(condition: bool, problem: str) -> None:
+def require(condition: bool, problem: str) -> None:
+    """Raise ValueError, for `explained` to put into words, unless a condition holds."""
     if not condition:
         raise ValueError(problem)
 
 
 @contextmanager
-def _explained(path: Path, wording: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn errors of these kinds into one line that begins with the path."""
+def explained(path: Path, kind: Kind, wording: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn errors of these classes into one line that begins with the path."""
     try:
         yield
-    except kinds as error:
+    except errors as error:
         reason = printable(str(getattr(error, "strerror", None) or error), 400) or type(error).__name__
-        message = reason if isinstance(error, ModelFileError) else wording.format(reason)
-        raise ModelFileError(f"{printable(os.fsdecode(path), None)}: {message}") from None
+        message = reason if isinstance(error, kind.error) else wording.format(reason)
+        raise kind.error(f"{printable(os.fsdecode(path), None)}: {message}") from None
 
 
 # --- other files -------------------------------------------------------------------------------------------------

@@ -7,50 +7,51 @@ loss, gradient or update turns non-finite is frozen at the parameters before tha
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .backend import (
-    DATA,
     NOISE,
     Array,
     Streams,
-    birthplace,
     dtype_name,
     from_numpy,
     get_backend,
-    library,
     namespace,
     replica_numbers,
     to_numpy,
 )
-from .errors import OptionError, ShapeError
+from .batches import Data, Sample, data_of, move, positions, rows_of, states
+from .checkpoint import Checkpoint
+from .errors import DTypeError, OptionError, ShapeError
 from .kernels import planes
-from .layer import Layer, flatten, views
+from .layer import Layer, check_names, check_shapes, flatten, views
 from .optim import Adam, Optimizer
+from .store import Arrays
 from .vjps import LOSSES
 
-#: A task: draws n rows, x (n, I) and y (n, O), from a generator; for sequences x (T, n, I) and y (T, n, O).
-Sample = Callable[[np.random.Generator, int], tuple[NDArray[Any], NDArray[Any]]]
-
-#: Fills planes x (I, S, B) and y (O, S, B) with the next batch, told whether they are still empty; the answer is
-#: whether x is another than before.
-Feed = Callable[[NDArray[Any], NDArray[Any], bool], bool]
+#: What a checkpoint keeps of a run beside the state of its optimiser, its records and its streams.
+STATE = ("theta", "best_theta", "best_loss", "alive")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What a callback sees at the end of a segment: the step, and the segment's row of the history."""
+    """What a callback sees at the end of a segment: the step, the segment's row of the history, the parameters.
+
+    The parameters (S, ...) are those of the run: to be kept as they are, or copied to be changed.
+    """
 
     step: int
     steps: int
     loss: NDArray[np.float64]
     valid_loss: NDArray[np.float64] | None
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ def fit(
     block: int = 32,
     workers: int = 1,
     callback: Callable[[Segment], object] | None = None,
+    params: Mapping[str, Any] | None = None,
+    shared_batches: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Train replicas of a layer.
 
@@ -131,13 +135,28 @@ def fit(
     validation : pair of arrays, optional
         Rows by which `best_params` and `best` are chosen.
     every : int
-        Steps a segment; records, best parameters and callbacks happen at its end.
+        Steps a segment; records, best parameters, callbacks and checkpoints happen at its end. The last segment
+        ends with the last step.
     block : int
         Steps for which rows are drawn at once; part of the definition of a run.
     workers : int
         Threads among which chunks of replicas are shared, where a fused kernel trains them.
     callback : callable, optional
         Called with a `Segment`; a true answer stops the training.
+    params : mapping of str to array, optional
+        Initial parameters instead of those drawn from `seed`: (S, ...), or the same for all replicas. In either
+        library, finite, of `dtype`.
+    shared_batches : bool
+        Draw one batch a step for all replicas, that of replica 0, instead of one for each. It saves time where
+        data are expensive, at a price: replicas then differ by their initial values alone, and their successes
+        are correlated through the data. Rates and intervals over them hold for this one order of batches, not for
+        the task; for those a paper would report, leave it off. With all rows at every step nothing is drawn.
+    checkpoint : str or path, optional
+        A file to which the state of the run is written at the end of each segment, before the callback. Where it
+        is there already the run goes on from it, and a finished one returns at once. On NumPy the result has the
+        bits of a run that was never interrupted, also where `steps` is larger than before. All arguments but
+        `steps`, `workers` and `callback` must be the same. A task must draw from its generator alone, and is told
+        from others by its name and what it draws first.
 
     Returns
     -------
@@ -145,8 +164,10 @@ def fit(
 
     Raises
     ------
-    OptionError, ShapeError
-        Where options or data do not fit.
+    OptionError, ShapeError, ParameterError, DTypeError
+        Where options, data or parameters do not fit.
+    CheckpointError
+        If the checkpoint cannot be written, or is of another run, damaged or no checkpoint; it stays as it is.
 
     Examples
     --------
@@ -170,37 +191,41 @@ def fit(
         batch=1 if batch is None else batch,
     )
     dtype, numbers = dtype_name(dtype), replica_numbers(replicas)
-    data = _data(x, y, batch, block, model.rank, len(numbers), dtype)
+    data = data_of(x, y, batch, block, model.rank, len(numbers), dtype, shared_batches)
+    held_out = None if validation is None else _held_out(validation, model.rank, len(numbers), dtype)
+    start = model.init(seed, numbers, dtype)  # which looks at the seed too
+    if params is not None:
+        start = _given(model, params, len(numbers), dtype)
     fused = get_backend() == "numpy" and planes.supports(model, loss, optimizer)
     kind = _PlaneRun if fused else _Run
-    run = kind(model, LOSSES[loss], optimizer, data, seed, numbers, dtype, workers)
-    held_out = None
-    if validation is not None:
-        if not isinstance(validation, tuple | list) or len(validation) != 2:
-            raise OptionError(f"fit: validation must be a pair (x, y), got {type(validation).__name__}")
-        x_held, y_held = _rows(*validation, model.rank, len(numbers), dtype)
-        held_out = from_numpy(x_held, dtype), from_numpy(y_held, dtype)
+    run = kind(model, LOSSES[loss], optimizer, data, start, every, seed, numbers, dtype, workers)
 
-    history: dict[str, list[NDArray[Any]]] = {}
     with np.errstate(all="ignore"):  # a replica that diverges is a result, not a storm of warnings
+        file = None if checkpoint is None else Checkpoint(checkpoint, **run.identity(), validation=held_out)
+        saved = None if file is None else file.read(steps, run.fits)
+        if saved is not None:
+            run.restore(*saved)
         run.prepare()
         if held_out is not None:
             run.check(*held_out)
+        if run.step and (run.step % every == 0 or run.step == steps):
+            run.close(held_out)
         while run.step < steps:
-            record = run.segment(min(every, steps - run.step), held_out)
-            for name, row in record.items():
-                history.setdefault(name, []).append(row)
-            segment = Segment(run.step, steps, record["loss"], record.get("valid_loss"))
+            run.take(min(every - run.step % every, steps - run.step))
+            if file is not None:
+                file.write(run.step, run.save())
+            record = run.close(held_out)
+            segment = Segment(run.step, steps, record["loss"], record.get("valid_loss"), run.params)
             if callback is not None and callback(segment):
                 break
 
     return Result(
         params=run.params,
         best_params=views(run.best_theta, run.shapes),
-        history={name: np.stack(rows) for name, rows in history.items()},
+        history={name: np.stack(rows) for name, rows in run.history.items()},
         best=int(np.argmin(to_numpy(run.best_loss))),
         diverged=~to_numpy(run.alive),
-        how={**run.how, "backend": get_backend(), "dtype": dtype, "data": data.name},
+        how={**run.how, "backend": get_backend(), "dtype": dtype, "data": data.how},
     )
 
 
@@ -214,55 +239,65 @@ class _Run:
         model: Layer,
         loss: Any,
         optimizer: Optimizer,
-        data: _Data,
+        data: Data,
+        start: Mapping[str, Any],
+        every: int,
         seed: int,
         numbers: list[int],
         dtype: str,
         workers: int,
     ) -> None:
-        self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.data, self.seed, self.numbers, self.dtype, self.workers = data, seed, numbers, dtype, workers
+        self.model, self.loss, self.optimizer, self.data = model, loss, optimizer, data
+        self.every, self.seed, self.numbers, self.dtype, self.workers = every, seed, numbers, dtype, workers
         self.shapes = model.shapes()
-        self.theta = flatten(model.init(seed, numbers, dtype), self.shapes)
+        self.theta = flatten(start, self.shapes)
         self.params = views(self.theta, self.shapes)
         self.state = optimizer.init(self.theta)
         self.rng = Streams(seed, numbers, NOISE)
+        self.parts = self.cut()
+        self.draws = [data.draws(seed, numbers[part]) for part in self.parts]
         self.step = 0
         self.ones = from_numpy(np.ones(len(numbers)), dtype)
         self.nan = self.ones * float("nan")
         self.best_loss: Any = self.ones * float("inf")
         self.best_theta = self.theta
         self.alive: Any = self.ones > 0
+        self.sums: dict[str, Any] = {}  # of what the steps of this segment recorded
+        self.history: dict[str, list[NDArray[Any]]] = {}
+
+    def cut(self) -> list[slice]:
+        """The replicas that are trained at once."""
+        return [slice(0, len(self.numbers))]
 
     def prepare(self) -> None:
         """Open the stream of batches, and look at the first."""
-        batches = self.data.batches(self.seed, self.numbers)
+        batches = self.data.batches(self.draws[0])
         first = next(batches)
         self.check(*first)
         self.batches = itertools.chain([first], batches)
 
     def check(self, x: Array, y: Array) -> None:
-        """Raise ShapeError unless the model accepts x, and y is what it computes."""
-        prediction, _ = self.model(self.params, x)
-        if y.shape not in (prediction.shape, prediction.shape[1:]):
+        """Raise ShapeError unless the model accepts x, and y is what it computes; for x of one, by one replica."""
+        rank = self.model.rank
+        params = self.params if x.ndim > rank else {name: q[:1, ...] for name, q in self.params.items()}
+        prediction, _ = self.model(params, x)
+        if y.shape[-rank:] != prediction.shape[1:]:
             raise ShapeError(
                 f"fit: y has shape {y.shape}, but {self.model!r} computes {prediction.shape[1:]} "
                 f"for each replica; y needs one column an output"
             )
 
-    def take(self, steps: int) -> dict[str, Any]:
-        """Some steps, and the sums of what was recorded."""
-        sums: dict[str, Any] = {}
+    def take(self, steps: int) -> None:
+        """Some steps."""
         for _ in range(steps):
             for name, value in self.advance(*next(self.batches)).items():
-                sums[name] = sums[name] + value if name in sums else value
-        return sums
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
 
-    def segment(self, steps: int, held_out: tuple[Array, Array] | None) -> dict[str, NDArray[np.float64]]:
-        """Some steps, and the record of them."""
-        sums = self.take(steps)
-        xp = namespace(self.theta)
-        record = {name: value / steps for name, value in sums.items()}
+    def close(self, held_out: tuple[Array, Array] | None) -> dict[str, NDArray[np.float64]]:
+        """The end of a segment: its record, and whether its parameters are the best so far."""
+        xp, steps = namespace(self.theta), (self.step - 1) % self.every + 1
+        record = {name: value / steps for name, value in self.sums.items()}
+        self.sums = {}
         if held_out is not None:
             prediction, _ = self.model.forward(self.params, held_out[0])
             record["valid_loss"] = xp.where(self.alive, self.loss(prediction, held_out[1])[0], self.nan)
@@ -270,7 +305,71 @@ class _Run:
         better = chosen_by < self.best_loss
         self.best_loss = xp.where(better, chosen_by, self.best_loss)
         self.best_theta = xp.where(better[:, None], self.theta, self.best_theta)
-        return {name: to_numpy(value).astype(np.float64) for name, value in record.items()}
+        rows = {name: to_numpy(value).astype(np.float64) for name, value in record.items()}
+        for name, row in rows.items():
+            self.history.setdefault(name, []).append(row)
+        return rows
+
+    def identity(self) -> dict[str, Any]:
+        """The arguments of `fit` on which every number of a run depends, but for the validation."""
+        return {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "loss": self.loss.__name__,
+            "batch": None if self.data.name == "all rows" else self.data.rows,
+            "replicas": self.numbers,
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "every": self.every,
+            "block": self.data.block,
+            "shared_batches": self.data.shared,
+            "params": self.theta,
+            "data": self.data.identity(self.seed, self.numbers),
+        }
+
+    def save(self) -> Arrays:
+        """The state on the host, before the segment is closed; see `checkpoint`."""
+        device = {name: getattr(self, name) for name in STATE}
+        device |= {f"optimizer.{i}": array for i, array in enumerate(self.state)}
+        device |= {f"sums.{name}": total for name, total in self.sums.items()}
+        data = np.concatenate([draws.positions(self.step) for draws in self.draws])
+        return {
+            **{name: to_numpy(array) for name, array in device.items()},
+            **{f"history.{name}": np.stack(rows) for name, rows in self.history.items()},
+            "data": data[:1] if self.data.shared else data,
+            "noise": positions(states(self.rng.generators)),
+        }
+
+    def fits(self, step: int, arrays: Arrays) -> bool:
+        """Whether such arrays could be what this run saved at a step; asked before the first."""
+
+        def forms(arrays: Arrays) -> dict[str, Any]:
+            return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+
+        S, closed = len(self.numbers), (step - 1) // self.every
+        found, expected = forms(arrays), forms(self.save())
+        sums = [found.pop(name)[0] for name in arrays if name.startswith("sums.")]
+        history = [found.pop(name)[0] for name in arrays if name.startswith("history.")]
+        recorded = bool(sums) and bool(history) == (closed > 0)
+        return recorded and {*sums} == {(S,)} and {*history} <= {(closed, S)} and found == expected
+
+    def restore(self, step: int, arrays: Arrays) -> None:
+        """Go on from what was saved at a step."""
+        self.step = step
+        for name in STATE:
+            setattr(self, name, from_numpy(arrays[name], arrays[name].dtype.name))
+        self.params = views(self.theta, self.shapes)
+        optimizer = (arrays[f"optimizer.{i}"] for i in range(len(self.state)))
+        self.state = tuple(from_numpy(array, array.dtype.name) for array in optimizer)
+        for name, array in arrays.items():
+            group, _, record = name.partition(".")
+            if group == "sums":
+                self.sums[record] = from_numpy(array, array.dtype.name)
+            elif group == "history":
+                self.history[record] = list(array)
+        for draws, part in zip(self.draws, self.parts, strict=True):
+            draws.move(step, arrays["data"] if self.data.shared else arrays["data"][part])
+        move(self.rng.generators, arrays["noise"])
 
     def advance(self, x: Array, y: Array) -> dict[str, Any]:
         """One step of every replica; its losses (S), NaN where a replica has diverged."""
@@ -306,42 +405,55 @@ class _Run:
 class _PlaneRun(_Run):
     """The same by the fused kernel: segments outside, chunks of replicas inside."""
 
-    def prepare(self) -> None:
-        """Cut the replicas into chunks; each has its own parameters, moments and stream of batches."""
-        size = planes.chunk(self.model, self.data.rows)
-        self.how = {"tier": "planes", "chunk": str(min(size, len(self.numbers)))}
-        self.parts = [slice(at, at + size) for at in range(0, len(self.numbers), size)]
-        self.trainees = [
-            planes.Trainee(self.model, self.theta[part], cast(Adam, self.optimizer)) for part in self.parts
-        ]
-        self.feeds = [self.data.feed(self.seed, self.numbers[part], part, self.check) for part in self.parts]
-        self.theta = self.theta.copy()  # the best so far are the first, and these change in place
+    def cut(self) -> list[slice]:
+        """Chunks; each has its own parameters, moments and stream of batches."""
+        size, S = planes.chunk(self.model, self.data.rows), len(self.numbers)
+        self.how = {"tier": "planes", "chunk": str(min(size, S))}
+        return [slice(at, min(at + size, S)) for at in range(0, S, size)]
 
-    def take(self, steps: int) -> dict[str, Any]:
+    def prepare(self) -> None:
+        """Hand the state to the kernel."""
+        self.trainees = []
+        for part in self.parts:
+            trainee = planes.Trainee(self.model, self.theta[part], cast(Adam, self.optimizer))
+            trainee.m[...], trainee.v[...] = (moment[part].T for moment in self.state)
+            trainee.alive[...] = self.alive[part]
+            self.trainees.append(trainee)
+        self.feeds = [
+            self.data.feed(draws, part, self.check) for draws, part in zip(self.draws, self.parts, strict=True)
+        ]
+
+    def take(self, steps: int) -> None:
         """Some steps of each chunk, in as many threads as there are workers."""
         first, self.step = self.step + 1, self.step + steps
 
         def train(k: int) -> Any:
             trainee, feed = self.trainees[k], self.feeds[k]
-            workspace = planes.Workspace(self.model, trainee.theta.shape[1], self.data.rows, self.dtype)
-            sums = np.zeros(trainee.theta.shape[1], self.dtype)
+            workspace = planes.Workspace(trainee, self.data.rows)
+            sums = np.zeros_like(trainee.records)
+            for row, name in zip(sums, trainee.names, strict=True):
+                row += self.sums[name][self.parts[k]] if name in self.sums else 0
             with np.errstate(all="ignore"):
                 for step in range(first, first + steps):
                     fresh = feed(workspace.x, workspace.target, step == first)
-                    sums += trainee.step(workspace, step, fresh=fresh)
+                    sums += workspace.step(step, fresh=fresh)
             return sums
 
         chunks = range(len(self.trainees))
         if self.workers > 1:
             with ThreadPoolExecutor(self.workers) as pool:
-                losses = list(pool.map(train, chunks))
+                sums = list(pool.map(train, chunks))
         else:
-            losses = [train(k) for k in chunks]
-        for part, trainee in zip(self.parts, self.trainees, strict=True):
-            self.theta[part] = trainee.theta.T
-            self.alive[part] = trainee.alive
+            sums = [train(k) for k in chunks]
+        self.sums = dict(zip(self.trainees[0].names, np.concatenate(sums, axis=1), strict=True))
+        # New arrays, laid out as those read from a file: a callback may keep the parameters.
+        self.theta, *moments = (
+            np.ascontiguousarray(np.concatenate([getattr(trainee, name).T for trainee in self.trainees]))
+            for name in ("theta", "m", "v")
+        )
+        self.state = tuple(moments)
+        self.alive = np.concatenate([trainee.alive for trainee in self.trainees])
         self.params = views(self.theta, self.shapes)
-        return {"loss": np.concatenate(losses)}
 
 
 def _keep_freed_memory() -> None:
@@ -365,216 +477,32 @@ def _check_options(model: object, optimizer: object, loss: object, **counts: obj
             raise OptionError(f"fit: {name} must be an integer >= 1, got {value!r}")
 
 
-# --- data -------------------------------------------------------------------------------------------------------
+def _held_out(validation: object, rank: int, replicas: int, dtype: str) -> tuple[Array, Array]:
+    """The rows to validate on, checked, on the device."""
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise OptionError(f"fit: validation must be a pair (x, y), got {type(validation).__name__}")
+    x, y = validation
+    x, y = rows_of(x, y, rank, replicas, dtype)
+    return from_numpy(x, dtype), from_numpy(y, dtype)
 
 
-def _host(name: str, value: Any, rank: int, replicas: int, dtype: str) -> NDArray[Any]:
-    """An array of numbers on the host, checked and converted; x or y of all rows."""
-    array = to_numpy(value) if library(value) else np.asarray(value)
-    axes = {2: "N", 3: "T, N"}[rank]
-    if array.dtype.kind not in "fiu" or array.ndim not in (rank, rank + 1) or 0 in array.shape:
-        raise ShapeError(
-            f"fit: {name} must be a non-empty array of numbers, ({axes}, features) or (S, {axes}, features), "
-            f"got {array.dtype} {array.shape}"
-        )
-    if array.ndim > rank and array.shape[0] != replicas:
-        raise ShapeError(f"fit: {name} has {array.shape[0]} replicas, {array.shape}, but there are {replicas}")
-    with np.errstate(over="ignore"):  # 1e39 becomes infinite in float32, and is refused as such
-        array = array.astype(dtype)
-    if not np.isfinite(array).all():
-        row = int(np.argwhere(~np.isfinite(array))[0][-2])
-        raise OptionError(
-            f"fit: {name} has NaN or infinity in {dtype}, first in row {row}; leave such rows out, or scale {name}"
-        )
-    return array
-
-
-def _rows(x: Any, y: Any, rank: int, replicas: int, dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Both arrays on the host, with equally many rows."""
-    x, y = _host("x", x, rank, replicas, dtype), _host("y", y, rank, replicas, dtype)
-    if x.shape[-2] != y.shape[-2]:
-        raise ShapeError(f"fit: x has {x.shape[-2]} rows, but y has {y.shape[-2]}")
-    return x, y
-
-
-@dataclass
-class _Data:
-    """What is trained on: `rows` a step, from arrays that are checked and on the host, or from a task.
-
-    All kinds of run see the same batches: replica r draws from its own stream, for `block` steps at once.
-    """
-
-    name: str
-    rows: int
-    block: int
-    rank: int
-    dtype: str
-    x: Any
-    y: Any = None
-
-    def sample(self, s: int) -> Sample:
-        """How replica at position s draws rows."""
-        if self.name == "task":
-            return self.x  # type: ignore[no-any-return]
-        return _row_sample(*(v if v.ndim == self.rank else v[s] for v in (self.x, self.y)))
-
-    def batches(self, seed: int, numbers: list[int]) -> Iterator[tuple[Array, Array]]:
-        """What each step trains on, without an end."""
-        if self.name == "all rows":
-            return itertools.repeat((from_numpy(self.x, self.dtype), from_numpy(self.y, self.dtype)))
-        samples = [self.sample(s) for s in range(len(numbers))]
-        return _drawn(samples, self.rows, self.block, seed, self.rank, numbers, self.dtype)
-
-    def feed(self, seed: int, numbers: list[int], part: slice, check: Callable[[Any, Any], None]) -> Feed:
-        """What fills the planes of a chunk for each step; `check` sees some rows of one replica before."""
-        if self.name != "task":
-            check(*(v if v.ndim == self.rank else v[0] for v in (self.x, self.y)))
-        if self.name == "all rows":
-            return _all_rows(*(v if v.ndim == self.rank else v[part] for v in (self.x, self.y)))
-        generators = Streams(seed, numbers, DATA).generators
-        if self.name == "rows drawn" and self.x.ndim == self.y.ndim == self.rank:
-            return _drawn_rows(self.x, self.y, generators, self.block)
-        samples = [self.sample(s) for s in range(part.start, part.start + len(numbers))]
-        return _drawn_planes(samples, generators, self.rows, self.block, self.dtype, check)
-
-
-def _data(x: Any, y: Any, batch: int | None, block: int, rank: int, replicas: int, dtype: str) -> _Data:
-    """The data of a run, checked."""
-    if callable(x):
-        if batch is None or y is not None:
-            raise OptionError("fit: a task needs batch=, the rows a step, and brings its own y")
-        return _Data("task", batch, block, rank, dtype, x)
-    if y is None:
-        raise OptionError("fit: y is missing; give arrays x and y, or a task sample(rng, n)")
-    x, y = _rows(x, y, rank, replicas, dtype)
-    if batch is None:
-        return _Data("all rows", x.shape[-2], block, rank, dtype, x, y)
-    if batch > x.shape[-2]:
-        raise OptionError(f"fit: batch is {batch}, but there are {x.shape[-2]} rows; leave batch out")
-    return _Data("rows drawn", batch, block, rank, dtype, x, y)
-
-
-def _row_sample(x: NDArray[Any], y: NDArray[Any]) -> Sample:
-    """A table as a task: rows drawn with replacement."""
-
-    def sample(rng: np.random.Generator, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        chosen = _chosen(rng, x.shape[-2], n)
-        return x.take(chosen, axis=-2), y.take(chosen, axis=-2)  # ten times as fast as x[chosen]
-
-    return sample
-
-
-def _chosen(rng: np.random.Generator, rows: int, n: int) -> NDArray[Any]:
-    """n row numbers; short integers are drawn in less time."""
-    return rng.integers(rows, size=n, dtype=np.uint16 if rows <= 1 << 16 else np.int64)
-
-
-def _all_rows(x: NDArray[Any], y: NDArray[Any]) -> Feed:
-    """All rows at every step: they are put there once."""
-
-    def feed(x_planes: NDArray[Any], y_planes: NDArray[Any], empty: bool) -> bool:
-        if empty:
-            x_planes[:] = np.moveaxis(x, -1, 0).reshape(x.shape[-1], -1, x.shape[-2])
-            y_planes[:] = np.moveaxis(y, -1, 0).reshape(y.shape[-1], -1, y.shape[-2])
-        return empty
-
-    return feed
-
-
-def _drawn_rows(x: NDArray[Any], y: NDArray[Any], generators: list[np.random.Generator], block: int) -> Feed:
-    """Rows of a shared table: only their numbers are kept for a block."""
-    columns, targets = np.ascontiguousarray(x.T), np.ascontiguousarray(y.T)
-    chosen: Iterator[NDArray[Any]] = iter(())
-
-    def feed(x_planes: NDArray[Any], y_planes: NDArray[Any], _: bool) -> bool:
-        nonlocal chosen
-        rows = next(chosen, None)
-        if rows is None:
-            _, S, B = x_planes.shape
-            numbers = np.empty((block, S, B), np.intp)
-            for s, rng in enumerate(generators):
-                numbers[:, s] = _chosen(rng, len(x), block * B).reshape(block, B)
-            chosen = iter(numbers)
-            rows = next(chosen)
-        for plane, column in zip((*x_planes, *y_planes), (*columns, *targets), strict=True):
-            np.take(column, rows, out=plane, mode="clip")  # "raise" would fill a buffer first
-        return True
-
-    return feed
-
-
-def _drawn_planes(
-    samples: list[Sample],
-    generators: list[np.random.Generator],
-    batch: int,
-    block: int,
-    dtype: str,
-    check: Callable[[Any, Any], None],
-) -> Feed:
-    """What tasks draw for a block, as planes."""
-    drawn: Iterator[tuple[NDArray[Any], NDArray[Any]]] = iter(())
-
-    def feed(x_planes: NDArray[Any], y_planes: NDArray[Any], _: bool) -> bool:
-        nonlocal drawn
-        pair = next(drawn, None)
-        if pair is None:
-            found = [sample(rng, block * batch) for sample, rng in zip(samples, generators, strict=True)]
-            x, y = (
-                _blocked(name, [pair[i] for pair in found], block, batch, 2, dtype, planes=True)
-                for i, name in enumerate("xy")
+def _given(model: Layer, params: object, replicas: int, dtype: str) -> dict[str, Array]:
+    """Initial parameters, checked, as new arrays (S, ...)."""
+    if not isinstance(params, Mapping):
+        raise OptionError(f"fit: params must be a mapping of names to arrays, got {type(params).__name__}")
+    check_names(model, params)
+    namespace(*params.values())
+    lead = check_shapes(model, params)
+    if lead not in ((), (replicas,)):
+        raise ShapeError(f"fit: params has {lead[0]} replicas, but there are {replicas}; pass replicas={lead[0]}")
+    found = {}
+    for name, shape in model.shapes().items():
+        host = to_numpy(params[name])
+        if host.dtype.name != dtype:
+            raise DTypeError(f"fit: params has {name} in {host.dtype}, but dtype is {dtype}; convert one of them")
+        if not np.isfinite(host).all():
+            raise OptionError(
+                f"fit: params has NaN or infinity in {name}; start from a replica that did not diverge"
             )
-            check(x[0, :, 0].T, y[0, :, 0].T)
-            drawn = zip(x, y, strict=True)
-            pair = next(drawn)
-        x_planes[:], y_planes[:] = pair
-        return True
-
-    return feed
-
-
-def _drawn(
-    samples: list[Sample], batch: int, block: int, seed: int, rank: int, numbers: list[int], dtype: str
-) -> Iterator[tuple[Array, Array]]:
-    """Rows drawn by each replica's own stream, a block of steps at a time: (block, S, B, features) at once."""
-    generators = Streams(seed, numbers, DATA).generators
-    while True:
-        drawn = [sample(rng, block * batch) for sample, rng in zip(samples, generators, strict=True)]
-        xs, ys = (
-            _blocked(name, [pair[i] for pair in drawn], block, batch, rank, dtype) for i, name in enumerate("xy")
-        )
-        for t in range(block):
-            yield xs[t, ...], ys[t, ...]
-
-
-def _blocked(
-    name: str,
-    parts: list[NDArray[Any]],
-    block: int,
-    batch: int,
-    rank: int,
-    dtype: str,
-    planes: bool = False,
-) -> Any:
-    """What each replica drew for a block of steps, as one array: (block, S, B, features) or with T before B.
-
-    As planes it is (block, features, S, B), on the host.
-    """
-    shape = np.shape(parts[0])
-    for part in parts:
-        found = np.shape(part)
-        if len(found) != rank or found[-2] != block * batch or found != shape:
-            time = "T, " * (rank - 2)
-            raise ShapeError(
-                f"fit: the task's {name} has shape {found}, expected ({time}{block * batch}, features), "
-                f"the same for all replicas"
-            )
-    lead, features = shape[:-2], shape[-1]
-    if planes:
-        host = np.empty((block, features, len(parts), batch), dtype)
-        for s, part in enumerate(parts):
-            host[:, :, s] = np.moveaxis(np.reshape(part, (block, batch, features)), 2, 1)
-        return host
-    host = np.empty((block, len(parts), *lead, batch, features), dtype)
-    for s, part in enumerate(parts):
-        host[:, s] = np.moveaxis(np.reshape(part, (*lead, block, batch, features)), -3, 0)
-    return birthplace().asarray(host)
+        found[name] = from_numpy(np.broadcast_to(host, (replicas, *shape)), dtype)
+    return found

@@ -177,6 +177,12 @@ def mix(g: Array, a: Array, m: Array) -> tuple[Any, Callable[[Array], tuple[Any,
     return y, vjp
 
 
+def _where(mask: Any, dy: Array) -> Any:
+    """dy where the mask is true, else 0."""
+    xp = namespace(dy)
+    return xp.where(mask, dy, xp.zeros_like(dy))
+
+
 def identity(z: Array) -> tuple[Any, Callable[[Array], Any]]:
     """y = z."""
     return z, lambda dy: dy
@@ -184,15 +190,13 @@ def identity(z: Array) -> tuple[Any, Callable[[Array], Any]]:
 
 def relu(z: Array) -> tuple[Any, Callable[[Array], Any]]:
     """y = max(z, 0);  dz = dy [z > 0], so that the kink z = 0 has slope 0."""
-    xp = namespace(z)
-    return xp.maximum(z, 0.0), lambda dy: xp.where(z > 0, dy, xp.zeros_like(z))
+    return namespace(z).maximum(z, 0.0), lambda dy: _where(z > 0, dy)
 
 
 def relu6(z: Array) -> tuple[Any, Callable[[Array], Any]]:
     """y = min(max(z, 0), 6);  dz = dy [0 < z < 6], so that both kinks have slope 0."""
     xp = namespace(z)
-    inside = (z > 0) & (z < 6)
-    return xp.minimum(xp.maximum(z, 0.0), 6.0), lambda dy: xp.where(inside, dy, xp.zeros_like(z))
+    return xp.minimum(xp.maximum(z, 0.0), 6.0), lambda dy: _where((z > 0) & (z < 6), dy)
 
 
 def tanh(z: Array) -> tuple[Any, Callable[[Array], Any]]:
@@ -207,12 +211,126 @@ def logistic(z: Array) -> tuple[Any, Callable[[Array], Any]]:
     return y, lambda dy: dy * y * (1 - y)
 
 
+def hardtanh(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = min(max(z, -1), 1);  dz = dy [-1 < z < 1], so that both kinks have slope 0."""
+    xp = namespace(z)
+    return xp.minimum(xp.maximum(z, -1.0), 1.0), lambda dy: _where((z > -1) & (z < 1), dy)
+
+
+def softsign(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = z / (1 + |z|);  dz = dy / (1 + |z|)^2, smooth at z = 0."""
+    q = 1 / (1 + namespace(z).abs(z))
+    return z * q, lambda dy: dy * q * q
+
+
+def threshold(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = z where z > 1, else 0;  dz = dy [z > 1], so that the jump z = 1 belongs to the flat side.
+
+    The two numbers are those of PyTorch's Threshold(1, 0): it has no defaults, and the article does not state its
+    own. Of a few pairs this one came nearest to the article's table, with plain gradient descent.
+    """
+    return _where(z > 1, z), lambda dy: _where(z > 1, dy)
+
+
+def elu(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = z where z > 0, else exp(z) - 1;  dz = dy there, else dy exp(z), which is 1 at z = 0.
+
+    exp(z) - 1 = 2 t / (1 - t) with t = tanh(z / 2) keeps the digits of a small z.
+    """
+    xp = namespace(z)
+    below = xp.minimum(z, 0.0)
+    t = xp.tanh(below / 2)
+    return xp.where(z > 0, z, 2 * t / (1 - t)), lambda dy: dy * xp.exp(below)
+
+
+def selu(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = 1.0507 elu(z), its lower side times 1.6733 besides; the kink z = 0 has the slope of that side, 1.758."""
+    alpha, scale = 1.6732632423543772, 1.0507009873554805  # Klambauer et al. 2017, equation (14)
+    xp = namespace(z)
+    y, elu_vjp = elu(z)
+
+    def side(q: Array) -> Any:
+        return xp.where(z > 0, scale * q, scale * alpha * q)
+
+    return side(y), lambda dy: side(elu_vjp(dy))
+
+
+def softshrink(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = z cut by 1/2 towards 0;  dz = dy [|z| > 1/2], so that both kinks have slope 0."""
+    xp = namespace(z)
+    return z - xp.minimum(xp.maximum(z, -0.5), 0.5), lambda dy: _where(xp.abs(z) > 0.5, dy)
+
+
+def hardshrink(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = z [|z| > 1/2];  dz = dy [|z| > 1/2], so that both jumps belong to the flat side."""
+    outside = namespace(z).abs(z) > 0.5
+    return _where(outside, z), lambda dy: _where(outside, dy)
+
+
+def tanhshrink(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = z - tanh(z);  dz = dy tanh(z)^2."""
+    t = namespace(z).tanh(z)
+    return z - t, lambda dy: dy * t * t
+
+
+def leakyrelu(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = z where z > 0, else z / 100;  dz = dy there, else dy / 100: the kink z = 0 has slope 1/100."""
+    xp = namespace(z)
+    return xp.where(z > 0, z, 0.01 * z), lambda dy: xp.where(z > 0, dy, 0.01 * dy)
+
+
+def softplus(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = log(1 + exp(z)) = max(z, 0) + log(1 + u), u = exp(-|z|), which never overflows;  dz = dy sigma(z).
+
+    log(1 + u) = u log(w) / (w - 1) with w = 1 + u as rounded keeps the digits of a small u (Kahan).
+    """
+    xp = namespace(z)
+    u = xp.exp(-xp.abs(z))
+    w = 1 + u
+    d = w - 1
+    log = xp.where(d > 0, xp.log(w) * (u / xp.maximum(d, 1e-30)), u)
+    return xp.maximum(z, 0.0) + log, lambda dy: dy * sigmoid(z)
+
+
+def prelu(z: Array, alpha: Array) -> tuple[Any, PairVjp]:
+    """y = z where z > 0, else alpha z, with one learned alpha (1) a layer.
+
+    dz = dy where z > 0, else alpha dy: the kink z = 0 has slope alpha;  dalpha = sum of dy z [z <= 0]
+    """
+    xp = namespace(z, alpha)
+    positive, slope = z > 0, alpha[..., None, :]
+
+    def vjp(dy: Array) -> tuple[Any, Any]:
+        dslope = unbroadcast(dy * xp.minimum(z, 0.0), slope)
+        return unbroadcast(xp.where(positive, dy, slope * dy), z), dslope[..., 0, :]
+
+    return xp.where(positive, z, slope * z), vjp
+
+
+def crelu(z: Array) -> tuple[Any, Callable[[Array], Any]]:
+    """y = [max(z, 0), max(-z, 0)], twice the columns (Shang et al. 2016);  both halves have slope 0 at z = 0."""
+    xp, n = namespace(z), z.shape[-1]
+    y = xp.concat([xp.maximum(z, 0.0), xp.maximum(-z, 0.0)], axis=-1)
+    return y, lambda dy: _where(z > 0, dy[..., :n]) - _where(z < 0, dy[..., n:])
+
+
+#: From z to y entry by entry. Beside these, `crelu` doubles the columns and `prelu` has a parameter.
 ACTIVATIONS: dict[str, Elementwise] = {
     "identity": identity,
     "relu": relu,
     "relu6": relu6,
     "tanh": tanh,
     "sigmoid": logistic,
+    "hardtanh": hardtanh,
+    "softsign": softsign,
+    "threshold": threshold,
+    "elu": elu,
+    "selu": selu,
+    "softshrink": softshrink,
+    "hardshrink": hardshrink,
+    "tanhshrink": tanhshrink,
+    "leakyrelu": leakyrelu,
+    "softplus": softplus,
 }
 
 

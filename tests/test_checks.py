@@ -13,6 +13,7 @@ import nalu_np as nn
 from nalu_np import checks
 from nalu_np.errors import GradientError
 from nalu_np.layer import INITIALIZERS, REGISTRY, Cell, Layer
+from nalu_np.layers.dense import CHOICES
 from nalu_np.units.nalu import GATES
 from nalu_np.vjps import ACTIVATIONS, unbroadcast
 
@@ -51,7 +52,7 @@ def test_every_registered_class_is_checked():
 def test_every_option_of_a_unit_is_checked():
     assert {layer.gate for layer in REGISTERED if isinstance(layer, nn.NALU)} == set(GATES)
     assert {layer.tied for layer in REGISTERED if isinstance(layer, nn.NALU)} == {True, False}
-    assert {layer.activation for layer in REGISTERED if isinstance(layer, nn.Dense)} == set(ACTIVATIONS)
+    assert {layer.activation for layer in REGISTERED if isinstance(layer, nn.Dense)} == set(CHOICES)
 
 
 @pytest.mark.parametrize("layer", RIGHT, ids=repr)

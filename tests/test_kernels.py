@@ -1,5 +1,7 @@
 """The fused kernels are held to the readable tier: losses and gradients of a step, and whole runs."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,15 +32,15 @@ models = st.lists(st.sampled_from(sorted(UNITS)), min_size=1, max_size=3).flatma
 def one_step(model, params, x, target, dtype):
     """Losses and gradients (S, P) of the kernel, and of the readable tier."""
     shapes, (S, B, _) = model.shapes(), x.shape
-    theta = flatten(params, shapes)
-    workspace = planes.Workspace(model, S, B, dtype)
+    trainee = planes.Trainee(model, flatten(params, shapes), nn.Adam())
+    workspace = planes.Workspace(trainee, B)
     workspace.x[...], workspace.target[...] = np.moveaxis(x, 2, 0), np.moveaxis(target, 2, 0)
-    trainee = planes.Trainee(model, theta, nn.Adam())
-    losses = workspace.gradients(trainee.params, trainee.dparams, fresh=True)
+    workspace.gradients(1, fresh=True)
+    losses = trainee.records[0]
     y, vjp = model.forward(params, x)
     expected, loss_vjp = mse(y, target)
     _, dparams = vjp(loss_vjp(np.ones(S, dtype)), need_dx=False)
-    return (losses, trainee.gradient.T), (expected, flatten(dparams, shapes))
+    return (losses, trainee.g.T), (expected, flatten(dparams, shapes))
 
 
 @settings(max_examples=120, deadline=None)
@@ -71,19 +73,60 @@ def test_a_step_is_that_of_the_readable_tier(model, S, B, dtype, size, weights, 
         assert (np.abs(found - exact)[sound] <= allowed[:, None]).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(model=models, S=st.integers(1, 3), B=st.integers(1, 9), seed=st.integers(0, 99))
+def test_two_products_are_that_of_the_stack(model, S, B, seed):
+    """Where the stack is large, its zeros are left out: the same numbers, by two products instead of one."""
+    rng = np.random.default_rng(seed)
+    params = model.init(seed, S, "float64")
+    x, target = (rng.uniform(0.5, 2, (S, B, n)) for n in (model.in_features, model.out_features))
+    (losses, gradient), _ = one_step(model, params, x, target, "float64")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planes, "WIDE", 1)
+        (losses_apart, gradient_apart), _ = one_step(model, params, x, target, "float64")
+    np.testing.assert_allclose(losses_apart, losses, rtol=1e-12)
+    np.testing.assert_allclose(gradient_apart, gradient, rtol=1e-9, atol=1e-12 * np.abs(gradient).max())
+
+
+def run_once(model, weights, x, dtype):
+    """Losses, gradients by name and the last unit's outputs (O, S, B) of one replica with these parameters."""
+    params = {name: np.array(value, dtype).reshape(1, *model.shapes()[name]) for name, value in weights.items()}
+    trainee = planes.Trainee(model, flatten(params, model.shapes()), nn.Adam())
+    workspace = planes.Workspace(trainee, len(x))
+    workspace.x[...], workspace.target[...] = np.array(x, dtype).T[:, None], 0
+    with np.errstate(all="ignore"):
+        workspace.gradients(1, fresh=True)
+    return workspace
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_where_powers_are_not_normal_numbers(dtype):
     """2^p too small, too large, at the ends: as exp, but that nothing is below the smallest normal number."""
     low, high = planes.EXPONENTS[np.dtype(dtype).itemsize]
+    unit = run_once(nn.LogNAC(1, 1), {"W_hat": [0], "M_hat": [0]}, [[1.0]] * 9, dtype).units[0]
     p = np.array([low - 50, low, low + 1, 0, 3.5, high - 1, high, high + 50, np.nan], dtype)
-    out = np.empty_like(p)
+    unit.p[:] = p
     with np.errstate(all="ignore"):
-        planes._exp2(p, out)
+        unit._powers()
     tiny = np.finfo(dtype).tiny
     expected = [tiny, tiny, 2 * tiny, 1, 2**3.5, 2.0 ** (high - 1), np.inf, np.inf, np.nan]
-    np.testing.assert_allclose(out, np.array(expected, np.float64).astype(dtype), rtol=1e-6)
-    assert np.isnan(p[-1])
-    assert p[0] == low - 50  # what comes in stays
+    np.testing.assert_allclose(unit.p.ravel(), np.array(expected, np.float64).astype(dtype), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_gate_that_is_shut_or_open_as_far_as_numbers_go(dtype, side):
+    """Inputs of 2,000 on a gate of 1: y is m where g = 0, and a where g = 1, and G has no slope to speak of."""
+    model = nn.NALU(2, 1)
+    weights = {"W_hat": [20, 20], "M_hat": [40, 40], "G": [side, side]}
+    x = [[2000.0, 1500.0], [3.0, 2000.0]]
+    workspace = run_once(model, weights, x, dtype)
+    sums, products = np.sum(x, axis=1), np.prod(x, axis=1)
+    workspace_y = workspace.units[0].a if side > 0 else workspace.units[0].p
+    np.testing.assert_allclose(workspace_y.ravel(), sums if side > 0 else products, rtol=2e-6)
+    np.testing.assert_allclose(workspace.y.ravel(), sums if side > 0 else products, rtol=2e-6)  # e = y - 0
+    assert np.isfinite(workspace.trainee.g).all()
+    assert (np.abs(workspace.trainee.dparams["G"]) < 1e-10).all()
 
 
 def test_what_it_trains():
@@ -96,16 +139,27 @@ def test_what_it_trains():
         assert not planes.supports(model, "mse", adam)
         assert not planes.supports(nn.chain(nn.NAC(3, 2), model), "mse", adam)
 
-    class Other(nn.NAC):
-        """What a subclass computes is its own."""
 
-    assert not planes.supports(Other(2, 1), "mse", adam)
+def own(cls, **methods):
+    """A subclass with methods of its own."""
+    return type("Own", (cls,), methods)
+
+
+@pytest.mark.parametrize("cls", UNITS.values(), ids=list(UNITS))
+def test_a_subclass_may_bring_all_but_equations(cls):
+    others = dict.fromkeys(("penalty", "project", "draw"), lambda *_: None)
+    assert planes.kind(own(cls, **others)(2, 1)) is cls
+    for method in planes.EQUATIONS:
+        if hasattr(cls, method):
+            other = own(cls, **{method: functools.partialmethod(getattr(cls, method))})
+            assert planes.kind(other(2, 1)) is None
 
 
 def test_chunks_are_of_a_size_that_stays_near_the_processor():
-    assert planes.chunk(nn.NALU(2, 1), 128) == 512
-    assert planes.chunk(nn.chain(nn.NALU(100, 2), nn.NALU(2, 1)), 128) == 20
+    assert planes.chunk(nn.NALU(2, 1), 128) == 1024
+    assert planes.chunk(nn.chain(nn.NALU(100, 2), nn.NALU(2, 1)), 128) == 40
     assert planes.chunk(nn.NAC(2, 1), 10**9) == 1
+    assert planes.chunk(nn.NALU(512, 512), 1) == 1
 
 
 # --- runs -------------------------------------------------------------------------------------------------------
@@ -198,14 +252,79 @@ def test_a_replica_that_diverges_is_frozen_and_the_others_go_on(monkeypatch):
         np.testing.assert_allclose(fast.params[name], value, rtol=1e-3, atol=1e-4)
 
 
+def pull(self, params, x, step):
+    """A penalty that grows with the steps and looks at the data: (step / 10) mean(x^2) sum(M_hat^2)."""
+    M_hat, size = params["M_hat"], step / 10 * (x * x).mean(axis=(-2, -1))
+    value = size * (M_hat * M_hat).sum(axis=(1, 2))
+    return value, {name: 0 * q if name != "M_hat" else 2 * size[:, None, None] * q for name, q in params.items()}
+
+
+def clamp(self, params):
+    """W_hat in [-1, 1]."""
+    return {**params, "W_hat": np.clip(params["W_hat"], -1, 1)}
+
+
+@pytest.mark.parametrize("data", ["rows of each", "drawn of each", "task"])
+@pytest.mark.parametrize("cls", UNITS.values(), ids=list(UNITS))
+def test_penalty_and_projection_are_those_of_the_readable_tier(cls, data, monkeypatch):
+    """In one unit, and in the second of two."""
+    bound = own(cls, penalty=pull, project=clamp)
+    for model in (bound(3, 2), nn.chain(nn.NAC(3, 2), bound(2, 2))):
+        fast = train(model, data, dtype="float64", steps=8, every=2)
+        with monkeypatch.context() as patch:
+            patch.setattr(planes, "supports", lambda *_: False)
+            slow = train(model, data, dtype="float64", steps=8, every=2)
+        assert (fast.how["tier"], slow.how["tier"]) == ("planes", "readable")
+        assert (fast.history["penalty"] > 0).all()
+        for name, value in slow.history.items():
+            np.testing.assert_allclose(fast.history[name], value, rtol=1e-7)
+        for name, value in slow.params.items():
+            np.testing.assert_allclose(fast.params[name], value, rtol=1e-6, atol=1e-8)
+        last = fast.params["W_hat" if model.shapes().keys() >= {"W_hat"} else "1.W_hat"]
+        assert np.abs(last).max() == 1  # something was clamped
+
+
+def test_a_penalty_may_begin_late(monkeypatch):
+    """Until it begins it is recorded as 0."""
+    late = own(nn.NAC, penalty=lambda self, params, x, step: pull(self, params, x, step) if step > 4 else None)
+    found = train(late(3, 2), "rows of each", dtype="float64", steps=8, every=2)
+    np.testing.assert_array_equal(found.history["penalty"][:2], 0)
+    assert (found.history["penalty"][2:] > 0).all()
+
+
+def test_a_replica_whose_penalty_or_projection_is_not_finite_is_frozen(monkeypatch):
+    """Replica 1 alone, from step 3 on; its losses are NaN and its parameters those before that step."""
+
+    def spoil(params, step=3):
+        value = np.ones(3) * (step < 3)
+        value[1] = 1 if step < 3 else np.nan
+        return value, {name: 0 * q for name, q in params.items()}
+
+    broken = own(nn.NAC, penalty=lambda self, params, x, step: spoil(params, step))
+    plain = train(nn.NAC(3, 2), "rows of each", dtype="float64", steps=2, every=1)
+    found = train(broken(3, 2), "rows of each", dtype="float64", steps=6, every=1)
+    assert found.diverged.tolist() == [False, True, False]
+    assert np.isnan(found.history["loss"][:, 1]).tolist() == [False, False, True, True, True, True]
+    assert found.params["W_hat"][1].tobytes() == plain.params["W_hat"][1].tobytes()
+    assert found.params["W_hat"][0].tobytes() != plain.params["W_hat"][0].tobytes()
+
+    def blow(self, params):
+        W_hat = params["W_hat"].copy()
+        W_hat[1] = np.inf
+        return {**params, "W_hat": W_hat}
+
+    found = train(own(nn.NAC, project=blow)(3, 2), "rows of each", dtype="float64", steps=3, every=1)
+    assert found.diverged.tolist() == [False, True, False]
+    start = nn.NAC(3, 2).init(1, 3, "float64")
+    np.testing.assert_array_equal(found.params["W_hat"][1], start["W_hat"][1])
+
+
 def test_planes_are_views_and_not_copies():
     model = nn.chain(nn.NALU(3, 2), nn.NALU(2, 1))
     trainee = planes.Trainee(model, flatten(model.init(0, 4), model.shapes()), nn.Adam())
     assert list(trainee.params) == list(model.shapes())
     for name, shape in model.shapes().items():
-        assert trainee.params[name].shape == (*shape, 4)
+        assert trainee.params[name].shape == (4, *shape)
         assert np.shares_memory(trainee.params[name], trainee.theta)
-        assert np.shares_memory(trainee.dparams[name], trainee.gradient)
-        np.testing.assert_array_equal(
-            np.moveaxis(trainee.params[name], -1, 0), views(trainee.theta.T.copy(), model.shapes())[name]
-        )
+        assert np.shares_memory(trainee.dparams[name], trainee.g)
+        np.testing.assert_array_equal(trainee.params[name], views(trainee.theta.T.copy(), model.shapes())[name])

@@ -235,6 +235,7 @@ def test_shapes_and_dtypes(layer, stacked_params, stacked_x, dtype):
     x = draw_x(layer, rng, 3 if stacked_x else None, dtype=dtype)
     y, vjp = layer(params, x)
     rows = x.shape[1:-1] if stacked_x else x.shape[:-1]
+    rows = (1, *rows[1:]) if isinstance(layer, nn.Last) else rows
     assert y.shape == ((3,) if stacked_params or stacked_x else ()) + (*rows, layer.out_features)
     assert y.dtype == dtype
     dx, dparams = vjp(draw_dy(y, rng))
@@ -805,7 +806,7 @@ NAC_CONFIG = nn.NAC(2, 1).config()
     [
         (
             None,
-            "unknown layer None; known: Accumulator, Chain, Dense, LogNAC, NAC, NALU, ProductPath, Scan, SumPath",
+            "unknown layer None; known: Accumulator, Chain, Dense, GRU, LSTM, Last, LogNAC, NAC, NALU, ",
         ),
         ("NAC", "unknown layer 'NAC'; known: "),
         ([NAC_CONFIG], "unknown layer [{'type': 'NAC'"),

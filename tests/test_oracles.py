@@ -47,6 +47,7 @@ class Case:
     formula: Callable[..., Any]  # (**symbols) -> expressions
     shapes: dict[str, tuple[int, ...]]
     constants: set[str] = field(default_factory=set)  # arguments without a gradient
+    far: float = 4.0  # how far out the farthest point lies
 
 
 def grid(entry, rows=2, columns=2):
@@ -141,7 +142,7 @@ def block_case(name, block, formula, constants=(), **shapes):
     return Case(name, run, formula, shapes, set(constants))
 
 
-def layer_case(layer, formula):
+def layer_case(layer, formula, rows=(2, 2), far=4.0):
     def run(x, **params):
         value, vjp = layer(params, x)
 
@@ -151,7 +152,7 @@ def layer_case(layer, formula):
 
         return value, gradients
 
-    return Case(repr(layer), run, formula, {"x": (2, 2), **layer.shapes()})
+    return Case(repr(layer), run, formula, {"x": rows, **layer.shapes()}, far=far)
 
 
 ACTIVATIONS = {
@@ -160,7 +161,57 @@ ACTIVATIONS = {
     "relu6": lambda z: sp.Piecewise((6, z >= 6), (z, z > 0), (0, True)),
     "tanh": sp.tanh,
     "sigmoid": sigma,
+    "hardtanh": lambda z: sp.Piecewise((1, z >= 1), (z, z > -1), (-1, True)),
+    "softsign": lambda z: z / (1 + sp.Abs(z)),
+    "threshold": lambda z: sp.Piecewise((z, z > 1), (0, True)),
+    "elu": lambda z: sp.Piecewise((z, z > 0), (sp.exp(z) - 1, True)),
+    "selu": lambda z: 1.0507009873554805 * sp.Piecewise((z, z > 0), (1.6732632423543772 * (sp.exp(z) - 1), True)),
+    "softshrink": lambda z: sp.Piecewise((z - 0.5, z > 0.5), (z + 0.5, z < -0.5), (0, True)),
+    "hardshrink": lambda z: sp.Piecewise((z, sp.Abs(z) > 0.5), (0, True)),
+    "tanhshrink": lambda z: z - sp.tanh(z),
+    "leakyrelu": lambda z: sp.Piecewise((z, z > 0), (z / 100, True)),
+    "softplus": lambda z: sp.log(1 + sp.exp(z)),
 }
+
+
+def prelu(z, alpha):
+    return entrywise(lambda q: sp.Piecewise((q, q > 0), (alpha[0] * q, True)))(z)
+
+
+def crelu(z):
+    return np.concatenate([entrywise(ACTIVATIONS["relu"])(side) for side in (z, -z)], axis=1)
+
+
+def unrolled(step):
+    """A cell's formula, step(u, v, h, c) -> h', c', through time; u and v are cut into gates of one unit each."""
+
+    def formula(x, W_ih, W_hh, b_ih, b_hh):
+        h, c, ys = np.array([[0]]), 0, []
+        for row in x:
+            u, v = row @ W_ih + b_ih, h @ W_hh + b_hh
+            h, c = step(u[0], v[0], h[0, 0], c)
+            h = np.array([[h]])
+            ys.append(h)
+        return np.array(ys)
+
+    return formula
+
+
+def rnn_step(u, v, h, c):
+    return sp.tanh(u[0] + v[0]), c
+
+
+def gru_step(u, v, h, c):
+    r, z = sigma(u[0] + v[0]), sigma(u[1] + v[1])
+    return (1 - z) * sp.tanh(u[2] + r * v[2]) + z * h, c
+
+
+def lstm_step(u, v, h, c):
+    i, f, g, o = u + v
+    c = sigma(f) * c + sigma(i) * sp.tanh(g)
+    return sigma(o) * sp.tanh(c), c
+
+
 LOSSES = {
     "mse": lambda y, target: [
         sum((q - t) ** 2 for q, t in zip(*rows, strict=True)) / 4 for rows in split(y, target)
@@ -206,6 +257,15 @@ CASES = [
         for name in ACTIVATIONS
     ),
     layer_case(nn.Dense(2, 2, bias=False), weighted_sum),
+    layer_case(
+        nn.Dense(2, 2, activation="prelu"),
+        lambda x, W, b, alpha: prelu(weighted_sum(x, W) + np.array([b, b]), alpha),
+    ),
+    layer_case(nn.Dense(2, 4, activation="crelu", bias=False), lambda x, W: crelu(weighted_sum(x, W))),
+    *(
+        layer_case(nn.scan(cell(1, 1)), unrolled(step), rows=(2, 1, 1), far=1.0)
+        for cell, step in [(nn.RNN, rnn_step), (nn.GRU, gru_step), (nn.LSTM, lstm_step)]
+    ),
     layer_case(nn.SumPath(2, 2), weighted_sum),
     layer_case(nn.SumPath(2, 2, scale=True), times(weighted_sum)),
     layer_case(nn.ProductPath(2, 2), signed_product),
@@ -246,7 +306,7 @@ def test_value_and_vjp_are_those_of_the_formula(case):
     for point in range(6):
         arrays = {name: rng.normal(scale=1.5, size=q) for name, q in case.shapes.items()}
         if point == 4:  # far out, where relu6 and the weights are saturated
-            arrays = {name: q * 4 for name, q in arrays.items()}
+            arrays = {name: q * case.far for name, q in arrays.items()}
         if point == 5:  # at the kinks: SymPy has sign(0) = 0 too
             arrays = {name: np.where(np.arange(q.size).reshape(q.shape) % 2, q, 0.0) for name, q in arrays.items()}
         dvalue = rng.normal(size=shape)
@@ -272,6 +332,15 @@ ANP_ACTIVATIONS = {
     "relu6": lambda z: anp.minimum(anp.maximum(z, 0.0), 6.0),
     "tanh": anp.tanh,
     "sigmoid": anp_sigma,
+    "hardtanh": lambda z: anp.minimum(anp.maximum(z, -1.0), 1.0),
+    "softsign": lambda z: z / (1 + anp.abs(z)),
+    "threshold": lambda z: anp.where(z > 1, z, 0.0),
+    "elu": lambda z: anp.where(z > 0, z, anp.expm1(anp.minimum(z, 0.0))),
+    "softshrink": lambda z: anp.sign(z) * anp.maximum(anp.abs(z) - 0.5, 0.0),
+    "hardshrink": lambda z: anp.where(anp.abs(z) > 0.5, z, 0.0),
+    "leakyrelu": lambda z: anp.where(z > 0, z, 0.01 * z),
+    "softplus": lambda z: anp.logaddexp(z, 0.0),
+    "crelu": lambda z: anp.concatenate([anp.maximum(z, 0.0), anp.maximum(-z, 0.0)], axis=-1),
 }
 ANP_GATES = {
     "matrix": lambda x, G: anp_sigma(anp.dot(x, G)),
@@ -288,6 +357,32 @@ def power_signs(x, W):
     return np.prod(np.sign(x)[:, :, None] ** whole, axis=1)
 
 
+def along_time(cell, q, x):
+    """The outputs of a recurrent cell, step by step."""
+    h = c = anp.zeros((x.shape[1], cell.out_features))
+    ys = []
+    for row in x:
+        if isinstance(cell, nn.Accumulator):
+            h = h + reference(cell.layer, q, row)
+        elif isinstance(cell, nn.Recurrent):
+            h = reference(cell.layer, q, anp.concatenate([row, h], axis=1))
+        else:
+            u, v = anp.dot(row, q["W_ih"]) + q["b_ih"], anp.dot(h, q["W_hh"]) + q["b_hh"]
+            gates = [[side[:, k : k + h.shape[1]] for k in range(0, u.shape[1], h.shape[1])] for side in (u, v)]
+            if isinstance(cell, nn.LSTM):
+                i, f, g, o = (p + q for p, q in zip(*gates, strict=True))
+                c = anp_sigma(f) * c + anp_sigma(i) * anp.tanh(g)
+                h = anp_sigma(o) * anp.tanh(c)
+            elif isinstance(cell, nn.GRU):
+                (u_r, u_z, u_n), (v_r, v_z, v_n) = gates
+                z = anp_sigma(u_z + v_z)
+                h = (1 - z) * anp.tanh(u_n + anp_sigma(u_r + v_r) * v_n) + z * h
+            else:
+                h = ANP_ACTIVATIONS[cell.activation](u + v)
+        ys.append(h)
+    return anp.array(ys)
+
+
 def reference(layer, q, x):
     """What a layer of one replica computes, by its definition."""
     if isinstance(layer, Chain):
@@ -295,10 +390,13 @@ def reference(layer, q, x):
             x = reference(inner, {name: q[f"{i}.{name}"] for name in inner.shapes()}, x)
         return x
     if isinstance(layer, Scan):
-        rows = [reference(layer.cell.layer, q, x[t]) for t in range(x.shape[0])]
-        return anp.array([sum(rows[1 : t + 1], rows[0]) for t in range(len(rows))])
+        return along_time(layer.cell, q, x)
+    if isinstance(layer, nn.Last):
+        return reference(layer.layer, q, x[-1])[None]
     if isinstance(layer, nn.Dense):
         z = anp.dot(x, q["W"]) + (q["b"] if layer.bias else 0.0)
+        if layer.activation == "prelu":
+            return anp.where(z > 0, z, q["alpha"] * z)
         return ANP_ACTIVATIONS[layer.activation](z)
 
     if isinstance(layer, nn.SumPath):
@@ -323,7 +421,9 @@ def reference(layer, q, x):
 
 @st.composite
 def layers(draw):
-    kind = draw(st.sampled_from(["NAC", "LogNAC", "NALU", "SumPath", "ProductPath", "Dense", "chain", "scan"]))
+    kind = draw(
+        st.sampled_from(["NAC", "LogNAC", "NALU", "SumPath", "ProductPath", "Dense", "chain", "scan", "last"])
+    )
     inputs, hidden, outputs = (draw(st.integers(1, 4)) for _ in range(3))
     eps = draw(st.sampled_from([1e-7, 0.1]))
 
@@ -339,12 +439,18 @@ def layers(draw):
     if kind in ("SumPath", "ProductPath"):
         return getattr(nn, kind)(inputs, outputs, scale=draw(st.booleans()))
     if kind == "Dense":
-        activation = draw(st.sampled_from(list(ANP_ACTIVATIONS)))
+        activation = draw(st.sampled_from([*ANP_ACTIVATIONS, "prelu"]))
+        outputs *= 2 if activation == "crelu" else 1
         return nn.Dense(inputs, outputs, activation=activation, bias=draw(st.booleans()))
     if kind == "chain":
         last = draw(st.sampled_from([nalu(hidden, outputs), nn.SumPath(hidden, outputs, scale=True)]))
         return nn.chain(nalu(inputs, hidden), last)
-    return nn.scan(nn.Accumulator(draw(st.sampled_from([nn.NAC(inputs, outputs), nalu(inputs, outputs)]))))
+    if kind == "accumulator":
+        return nn.scan(nn.Accumulator(draw(st.sampled_from([nn.NAC(inputs, outputs), nalu(inputs, outputs)]))))
+    cells = [cell(inputs, hidden) for cell in (nn.RNN, nn.GRU, nn.LSTM)]
+    cells += [nn.RNN(inputs, hidden, activation="relu"), nn.Recurrent(nn.NAC(inputs + hidden, hidden))]
+    cell = draw(st.sampled_from(cells))
+    return nn.chain(nn.scan(cell), nn.Last(nn.Dense(hidden, outputs)))
 
 
 def draw_point(layer, rng, replicas, stacked_params, stacked_x, rows, steps=3, scale=1.0):
@@ -363,6 +469,8 @@ def saturated(layer, params, x):
     """Whether some 1 - g or 1 - y^2 is so small that the digits it loses would hide a wrong gradient."""
     if isinstance(layer, Scan):
         return any(saturated(layer.cell.layer, params, x[..., t, :, :]) for t in range(x.shape[-3]))
+    if layer.rank == 3:  # gates are fed sums of all inputs
+        return bool(np.max(np.abs(x)) > 1.5)
     values = layer.values(params, x)
     near_one = [np.max(q) for name, q in values.items() if name.rpartition(".")[2] == "g"]
     if isinstance(layer, nn.Dense) and layer.activation in ("tanh", "sigmoid"):
@@ -516,6 +624,10 @@ def test_analytic_blocks_agree_with_the_complex_step(block, value, shapes):
         nn.Dense(3, 2, activation="tanh"),
         nn.chain(nn.NAC(3, 2), nn.Dense(2, 2, activation="sigmoid")),
         nn.scan(nn.Accumulator(nn.NAC(2, 2))),
+        nn.scan(nn.Recurrent(nn.NAC(4, 2))),
+        nn.scan(nn.RNN(3, 2)),
+        nn.scan(nn.GRU(3, 2)),
+        nn.chain(nn.scan(nn.LSTM(3, 2)), nn.Last(nn.Dense(2, 2))),
     ],
     ids=repr,
 )

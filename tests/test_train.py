@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import nalu_np as nn
 from nalu_np.backend import Streams, dtype_name, from_numpy, namespace
-from nalu_np.errors import DTypeError, NaluError, OptionError, ShapeError
+from nalu_np.errors import DTypeError, NaluError, OptionError, ParameterError, ShapeError
+from nalu_np.kernels import planes
 from nalu_np.layer import Layer
 from nalu_np.vjps import linear
 
@@ -209,6 +210,7 @@ def test_a_replica_does_not_depend_on_those_beside_it(kind, device):
                 "dtype": st.sampled_from(["float32", "float64"]),
                 "loss": st.sampled_from(["mse", "mae"]),
                 "optimizer": st.sampled_from([nn.Adam(lr=0.1), nn.SGD(lr=0.1)]),
+                "shared_batches": st.booleans(),
             }
         ),
     )
@@ -244,6 +246,113 @@ def test_replicas_and_seeds_differ():
         for loss in training(MODELS["NAC"], "task", [0, 1, 2], steps=2, seed=seed).history["loss"][0]
     ]
     assert len(set(losses)) == 9
+
+
+# --- batches that all share -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["NALU", "relu", "noisy", "scan", "clamped"])
+def test_shared_batches_are_those_of_replica_0(name, kind, device):
+    """So that replica 0 trains as ever; and others with them, whether it is there or not."""
+    options = {"steps": 7, "block": 3, "seed": 4, "dtype": "float64", "optimizer": nn.Adam(lr=0.1)}
+    own = training(MODELS[name], kind, [0, 1, 2], **options)
+    shared = training(MODELS[name], kind, [0, 1, 2], shared_batches=True, **options)
+    assert_same(
+        training(MODELS[name], kind, [0], **options),
+        training(MODELS[name], kind, [0], shared_batches=True, **options),
+        tolerance=1e-9,
+    )
+    np.testing.assert_allclose(shared.history["loss"][:, 0], own.history["loss"][:, 0], rtol=1e-9)
+    np.testing.assert_array_equal(
+        shared.history["loss"][:, 1:] == own.history["loss"][:, 1:], "drawn" not in kind and kind != "task"
+    )
+    drawn = "drawn" in kind or kind == "task"
+    assert shared.how["data"] == f"{own.how['data']}{', shared' if drawn else ''}"
+
+
+@pytest.mark.parametrize("model", [nn.NALU(2, 1), nn.Dense(2, 1), nn.chain(nn.NAC(2, 2), nn.NAC(2, 1))], ids=repr)
+def test_the_same_start_and_shared_batches_make_the_same_run(model, device):
+    """All there is beside the batches are the initial values."""
+    start = nn.replica(model.init(0, 1, "float64"), 0)
+    options = {"steps": 9, "dtype": "float64", "params": start, "optimizer": nn.Adam(lr=0.1)}
+    shared = training(model, "task", [2, 5, 7], shared_batches=True, **options)
+    own = training(model, "task", [2, 5, 7], **options)
+    for value in to_host(shared.params).values():
+        np.testing.assert_array_equal(value, value[:1].repeat(3, axis=0))
+    for value in to_host(own.params).values():
+        assert (value[0] != value[1]).any()
+        assert (value[1] != value[2]).any()
+
+
+@pytest.mark.parametrize("kind", ["rows drawn", "task", "drawn from rows of each replica"])
+def test_chunks_and_workers_change_nothing_that_is_shared(kind, monkeypatch):
+    options = {"steps": 9, "block": 2, "every": 5, "shared_batches": True}
+    monkeypatch.setattr(planes, "chunk", lambda *_: 2)
+    whole = training(nn.NALU(2, 1), kind, list(range(5)), **options)
+    assert_same(training(nn.NALU(2, 1), kind, list(range(5)), workers=3, **options), whole)
+    for r in range(5):
+        assert_same(training(nn.NALU(2, 1), kind, [r], **options), whole, of=[r])
+
+
+@pytest.mark.parametrize("name", ["NALU", "relu"])
+def test_a_task_is_asked_once_for_all(name):
+    calls = []
+
+    def sample(rng, n):
+        calls.append(n)
+        return rows(n, MODELS[name].out_features)
+
+    for shared, expected in ((True, 2), (False, 2 * 50)):
+        calls.clear()
+        nn.fit(MODELS[name], sample, batch=3, block=4, steps=8, replicas=50, shared_batches=shared)
+        assert calls == [12] * expected
+
+
+# --- initial parameters ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["NALU", "chain", "scan", "clamped"])
+def test_given_parameters_are_where_training_begins(name, kind, device):
+    model, numbers = MODELS[name], [1, 4]
+    options = {"steps": 6, "seed": 3, "dtype": "float64"}
+    drawn = training(model, kind, numbers, **options)
+    given = training(model, kind, numbers, params=model.init(3, numbers, "float64"), **options)
+    assert_same(given, drawn)
+    other = training(model, kind, numbers, params=model.init(2, numbers, "float64"), **options)
+    assert (other.history["loss"][0] != drawn.history["loss"][0]).all()
+
+
+def test_parameters_without_replicas_are_those_of_all(device):
+    model = nn.NALU(2, 1)
+    one, options = model.init(5), {"steps": 3, "batch": 4, "replicas": 3}
+    repeated = {name: np.stack([nn.to_numpy(value)] * 3) for name, value in one.items()}
+    expected = nn.fit(model, *rows(), params=repeated, **options)  # these are of NumPy, wherever training is
+    assert_same(nn.fit(model, *rows(), params=one, **options), expected)
+
+
+def test_training_goes_on_with_another_optimiser(device):
+    """Plain descent has no memory: two halves are one whole."""
+    options = {"replicas": 3, "every": 4, "dtype": "float64"}
+    whole = nn.fit(nn.Dense(2, 1), *rows(), steps=8, optimizer=nn.SGD(lr=0.1), **options)
+    half = nn.fit(nn.Dense(2, 1), *rows(), steps=4, optimizer=nn.SGD(lr=0.1), **options)
+    rest = nn.fit(nn.Dense(2, 1), *rows(), steps=4, optimizer=nn.SGD(lr=0.1), params=half.params, **options)
+    for name, value in to_host(whole.params).items():
+        np.testing.assert_array_equal(nn.to_numpy(rest.params[name]), value)
+    np.testing.assert_array_equal(rest.history["loss"], whole.history["loss"][1:])
+    assert nn.fit(nn.Dense(2, 1), *rows(), steps=4, params=rest.params, **options).history["loss"].shape == (1, 3)
+
+
+@pytest.mark.parametrize("model", [nn.NALU(2, 1), nn.Dense(2, 1)], ids=repr)
+def test_given_parameters_are_only_read(model):
+    start = model.init(0, 3)
+    kept = {name: value.copy() for name, value in start.items()}
+    for value in start.values():
+        value.flags.writeable = False
+    nn.fit(model, *rows(), steps=5, replicas=3, params=start)
+    for name, value in start.items():
+        np.testing.assert_array_equal(value, kept[name])
 
 
 # --- the two libraries ----------------------------------------------------------------------------------------
@@ -662,6 +771,27 @@ def test_a_callback_sees_segments_and_may_stop(device):
         seen[0].step = 0
 
 
+@pytest.mark.parametrize("name", ["NALU", "chain", "noisy", "clamped"])
+def test_a_callback_may_keep_the_parameters(name, device):
+    """They are those of a run that ends there, also when training has long gone on."""
+    kept, options = {}, {"every": 4, "block": 3, "optimizer": nn.Adam(lr=0.1)}
+    result = training(
+        MODELS[name],
+        "task",
+        [0, 1],
+        steps=10,
+        callback=lambda segment: kept.update({segment.step: segment.params}),
+        **options,
+    )
+    assert list(kept) == [4, 8, 10]
+    for step, params in kept.items():
+        ended = to_host(training(MODELS[name], "task", [0, 1], steps=step, **options).params)
+        assert list(params) == list(ended)
+        for parameter, value in to_host(params).items():
+            np.testing.assert_array_equal(value, ended[parameter])
+    np.testing.assert_equal(to_host(kept[10]), to_host(result.params))
+
+
 def test_a_callback_without_an_answer_goes_on():
     seen = []
     nn.fit(nn.NAC(2, 1), *rows(), steps=5, every=2, callback=seen.append)
@@ -851,6 +981,39 @@ REFUSED = {
     "rows to validate": ({"validation": (X, Y[:3])}, ShapeError, "x has 20 rows, but y has 3"),
     "NaN to validate": ({"validation": (X, Y * np.nan)}, OptionError, "y has NaN"),
     "columns to validate": ({"validation": (X, np.ones((20, 2)))}, ShapeError, "y needs one column an output"),
+    "shared by a number": ({"shared_batches": 1}, OptionError, "shared_batches must be True or False, got 1"),
+    "a result for parameters": (
+        {"params": nn.Result({}, {}, {}, 0, np.zeros(1, bool), {})},
+        OptionError,
+        "params must be a mapping of names to arrays, got Result",
+    ),
+    "parameters of another layer": ({"params": nn.NALU(2, 1).init()}, ParameterError, "unknown: G"),
+    "parameters of another size": ({"params": nn.NAC(3, 1).init()}, ShapeError, r"W_hat has shape \(3, 1\)"),
+    "lists for parameters": (
+        {"params": {"W_hat": [[1.0], [2.0]], "M_hat": [[1.0], [2.0]]}},
+        DTypeError,
+        "expected NumPy or CuPy arrays, got list",
+    ),
+    "parameters of other replicas": (
+        {"params": nn.NAC(2, 1).init(0, 3)},
+        ShapeError,
+        "params has 3 replicas, but there are 2; pass replicas=3",
+    ),
+    "parameters of another dtype": (
+        {"params": nn.NAC(2, 1).init(0, dtype="float64")},
+        DTypeError,
+        "params has W_hat in float64, but dtype is float32; convert one of them",
+    ),
+    "parameters that are not finite": (
+        {"params": {"W_hat": np.full((2, 1), np.nan, "float32"), "M_hat": np.ones((2, 1), "float32")}},
+        OptionError,
+        "params has NaN or infinity in W_hat; start from a replica that did not diverge",
+    ),
+    "a seed beside parameters": (
+        {"seed": -1, "params": nn.NAC(2, 1).init()},
+        OptionError,
+        "seed must be an integer >= 0",
+    ),
     "a task with one axis": (
         {"x": lambda rng, n: (np.ones((n, 2)), np.ones(n)), "y": None, "batch": 2, "block": 3},
         ShapeError,

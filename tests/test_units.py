@@ -596,7 +596,7 @@ def test_sizes_are_integers_of_one_or_more(unit, name, size):
     ("unit", "options", "words"),
     [
         (nn.NAC, {"initializer": "zeros"}, "NAC: initializer must be one of uniform, truncated_normal, "
-         "glorot_uniform, madsen_johansen, got 'zeros'"),
+         "glorot_uniform, madsen_johansen, normal, fan_in_uniform, got 'zeros'"),
         (nn.NALU, {"initializer": None}, "NALU: initializer must be one of"),
         (nn.LogNAC, {"initializer": 3}, "LogNAC: initializer must be one of"),
         (nn.Dense, {"initializer": "Uniform"}, "Dense: initializer must be one of"),
@@ -608,7 +608,8 @@ def test_sizes_are_integers_of_one_or_more(unit, name, size):
         (nn.ProductPath, {"scale": None}, "ProductPath: scale must be True or False, got None"),
         (nn.Dense, {"bias": 0}, "Dense: bias must be True or False, got 0"),
         (nn.Dense, {"activation": "gelu"}, "Dense: activation must be one of identity, relu, relu6, tanh, "
-         "sigmoid, got 'gelu'"),
+         "sigmoid, hardtanh, softsign, threshold, elu, selu, softshrink, hardshrink, tanhshrink, leakyrelu, "
+         "softplus, prelu, crelu, got 'gelu'"),
         *(
             (unit, {"eps": eps}, f"{unit.__name__}: eps must be a number with 0 < eps < 1, got {eps!r}")
             for unit in (nn.LogNAC, nn.NALU)

@@ -15,9 +15,9 @@ import numpy as np
 import nalu_np as nn
 from nalu_np.backend import INIT, Streams
 from nalu_np.errors import GradientError
-from nalu_np.layer import Chain, Layer, Scan
-from nalu_np.layers import Accumulator
-from nalu_np.vjps import parity, sigmoid, unbroadcast
+from nalu_np.layer import Cell, Chain, Layer, Scan
+from nalu_np.layers import Accumulator, Last, Recurrent
+from nalu_np.vjps import ACTIVATIONS, crelu, parity, prelu, sigmoid, unbroadcast
 
 # --- a NALU written out, one line an equation, so that one line can be wrong -----------------------------------
 
@@ -252,6 +252,253 @@ def dc_not_summed(params, x, y, vjp):
         return dx, {**dparams, "c": dy * (y / c[..., None, :])}
 
     return y, wrong
+
+
+# --- activations by their slopes -------------------------------------------------------------------------------
+
+
+def chosen(dy, z, alpha):
+    """PReLU's gradients by its definition, (dz, dalpha)."""
+    return np.where(z > 0, dy, alpha[..., None, :] * dy), np.where(z > 0, 0, dy * z)
+
+
+def over_all(dslope):
+    """Summed over rows, then outputs: (..., B, O) to (..., 1)."""
+    return dslope.sum(axis=-2).sum(axis=-1, keepdims=True)
+
+
+Slope = Callable[..., Any]
+
+#: Mistake, to the activation, what its vjp says, (dy, z, alpha) -> dz, dalpha, and the argument found wrong.
+WRONG_SLOPES: dict[str, tuple[str, Slope, str]] = {
+    "relu6 without its upper kink": ("relu6", lambda dy, z, _: (dy * (z > 0), None), "dW"),
+    "hardtanh with the slope of tanh": ("hardtanh", lambda dy, z, _: (dy * (1 - np.tanh(z) ** 2), None), "dW"),
+    "hardtanh with the kinks of relu6": ("hardtanh", lambda dy, z, _: (dy * (z > 0) * (z < 6), None), "dW"),
+    "softsign without its square": ("softsign", lambda dy, z, _: (dy / (1 + np.abs(z)), None), "dW"),
+    "a threshold that passes every gradient": ("threshold", lambda dy, z, _: (dy, None), "dW"),
+    "a threshold with its slope from 0": ("threshold", lambda dy, z, _: (dy * (z > 0), None), "dW"),
+    "elu with slope y below 0": (
+        "elu",
+        lambda dy, z, _: (dy * np.where(z > 0, 1, np.expm1(np.minimum(z, 0))), None),
+        "dW",
+    ),
+    "selu with the slope of elu": ("selu", lambda dy, z, _: (dy * np.exp(np.minimum(z, 0)), None), "dW"),
+    "selu without alpha below 0": (
+        "selu",
+        lambda dy, z, _: (1.0507009873554805 * dy * np.exp(np.minimum(z, 0)), None),
+        "dW",
+    ),
+    "softshrink with its slope turned": ("softshrink", lambda dy, z, _: (dy * (np.abs(z) < 0.5), None), "dW"),
+    "hardshrink of one side": ("hardshrink", lambda dy, z, _: (dy * (z > 0.5), None), "dW"),
+    "tanhshrink with the slope of tanh": ("tanhshrink", lambda dy, z, _: (dy * (1 - np.tanh(z) ** 2), None), "dW"),
+    "leakyrelu that does not leak": ("leakyrelu", lambda dy, z, _: (dy * (z > 0), None), "dW"),
+    "leakyrelu that leaks a tenth": ("leakyrelu", lambda dy, z, _: (dy * np.where(z > 0, 1, 0.1), None), "dW"),
+    "softplus with the slope of relu": ("softplus", lambda dy, z, _: (dy * (z > 0), None), "dW"),
+    "prelu with the slope of z > 0 everywhere": (
+        "prelu",
+        lambda dy, z, alpha: (dy, over_all(chosen(dy, z, alpha)[1])),
+        "dW",
+    ),
+    "dalpha of prelu from z > 0 too": (
+        "prelu",
+        lambda dy, z, alpha: (chosen(dy, z, alpha)[0], over_all(dy * z)),
+        "dalpha",
+    ),
+    "dalpha of prelu with |z|": (
+        "prelu",
+        lambda dy, z, alpha: (chosen(dy, z, alpha)[0], over_all(np.abs(chosen(dy, z, alpha)[1]))),
+        "dalpha",
+    ),
+    "dalpha of prelu without z": (
+        "prelu",
+        lambda dy, z, alpha: (chosen(dy, z, alpha)[0], over_all(dy * (z < 0))),
+        "dalpha",
+    ),
+    "dalpha of prelu averaged": (
+        "prelu",
+        lambda dy, z, alpha: (chosen(dy, z, alpha)[0], over_all(chosen(dy, z, alpha)[1]) / z.shape[-1]),
+        "dalpha",
+    ),
+    "crelu with the sign of its lower half forgotten": (
+        "crelu",
+        lambda dy, z, _: (dy[..., :2] * (z > 0) + dy[..., 2:] * (z < 0), None),
+        "dW",
+    ),
+    "crelu with its halves swapped": (
+        "crelu",
+        lambda dy, z, _: (dy[..., 2:] * (z > 0) - dy[..., :2] * (z < 0), None),
+        "dW",
+    ),
+    "crelu with its halves side by side": (
+        "crelu",
+        lambda dy, z, _: (dy[..., ::2] * (z > 0) - dy[..., 1::2] * (z < 0), None),
+        "dW",
+    ),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Activated(nn.Dense):
+    """A dense layer whose activation has a vjp of `change`."""
+
+    _: KW_ONLY
+    change: str = ""
+
+    def _activate(self, params, z):
+        name, slope, _ = WRONG_SLOPES[self.change]
+        alpha = params.get("alpha")
+        y = prelu(z, alpha)[0] if name == "prelu" else (crelu if name == "crelu" else ACTIVATIONS[name])(z)[0]
+        return y, lambda dy: [d for d in slope(dy, z, alpha) if d is not None]
+
+
+# --- the recurrent cells in lines, for rows --------------------------------------------------------------------
+
+
+def sum_lines(*gates: str) -> dict[str, Line]:
+    """u = x W_ih + b_ih and v = h W_hh + b_hh, each cut into gates: u_i, v_i ..."""
+
+    def part(name: str, k: int) -> Line:
+        return lambda v: getattr(v, name)[..., k * v.H : (k + 1) * v.H]
+
+    return {
+        "H": lambda v: v.W_hh.shape[-2],
+        "u": lambda v: v.x @ v.W_ih + v.b_ih[..., None, :],
+        "h": lambda v: v.state[..., : v.H],
+        "v": lambda v: v.h @ v.W_hh + v.b_hh[..., None, :],
+        **{f"{name}_{gate}": part(name, k) for k, gate in enumerate(gates) for name in "uv"},
+    }
+
+
+MAP_ADJOINTS: dict[str, Line] = {
+    "dx": lambda v: v.du @ v.W_ih.mT,
+    "dW_ih": lambda v: v.x.mT @ v.du,
+    "db_ih": lambda v: v.du.sum(axis=-2),
+    "dW_hh": lambda v: v.h.mT @ v.dv,
+    "db_hh": lambda v: v.dv.sum(axis=-2),
+}
+LSTM_LINES: dict[str, Line] = {
+    **sum_lines("i", "f", "g", "o"),
+    "i": lambda v: sigmoid(v.u_i + v.v_i),
+    "f": lambda v: sigmoid(v.u_f + v.v_f),
+    "g": lambda v: np.tanh(v.u_g + v.v_g),
+    "o": lambda v: sigmoid(v.u_o + v.v_o),
+    "c": lambda v: v.state[..., v.H :],
+    "c_next": lambda v: v.f * v.c + v.i * v.g,
+    "y": lambda v: v.o * np.tanh(v.c_next),
+    "next": lambda v: np.concatenate([v.y, v.c_next], axis=-1),
+    "dh_next": lambda v: v.dy + v.dstate[..., : v.H],
+    "do": lambda v: v.dh_next * np.tanh(v.c_next),
+    "dc_next": lambda v: v.dstate[..., v.H :] + v.dh_next * v.o * (1 - np.tanh(v.c_next) ** 2),
+    "di": lambda v: v.dc_next * v.g,
+    "df": lambda v: v.dc_next * v.c,
+    "dg": lambda v: v.dc_next * v.i,
+    "dc": lambda v: v.dc_next * v.f,
+    "da_i": lambda v: v.di * v.i * (1 - v.i),
+    "da_f": lambda v: v.df * v.f * (1 - v.f),
+    "da_g": lambda v: v.dg * (1 - v.g**2),
+    "da_o": lambda v: v.do * v.o * (1 - v.o),
+    "du": lambda v: np.concatenate([v.da_i, v.da_f, v.da_g, v.da_o], axis=-1),
+    "dv": lambda v: v.du,
+    **MAP_ADJOINTS,
+    "dh": lambda v: v.dv @ v.W_hh.mT,
+    "dlast": lambda v: np.concatenate([v.dh, v.dc], axis=-1),
+}
+GRU_LINES: dict[str, Line] = {
+    **sum_lines("r", "z", "n"),
+    "r": lambda v: sigmoid(v.u_r + v.v_r),
+    "z": lambda v: sigmoid(v.u_z + v.v_z),
+    "n": lambda v: np.tanh(v.u_n + v.r * v.v_n),
+    "y": lambda v: (1 - v.z) * v.n + v.z * v.h,
+    "next": lambda v: v.y,
+    "dh_next": lambda v: v.dy + v.dstate,
+    "dz": lambda v: v.dh_next * (v.h - v.n),
+    "dn": lambda v: v.dh_next * (1 - v.z),
+    "da_n": lambda v: v.dn * (1 - v.n**2),
+    "dr": lambda v: v.da_n * v.v_n,
+    "da_r": lambda v: v.dr * v.r * (1 - v.r),
+    "da_z": lambda v: v.dz * v.z * (1 - v.z),
+    "du": lambda v: np.concatenate([v.da_r, v.da_z, v.da_n], axis=-1),
+    "dv": lambda v: np.concatenate([v.da_r, v.da_z, v.da_n * v.r], axis=-1),
+    **MAP_ADJOINTS,
+    "dh": lambda v: v.dv @ v.W_hh.mT + v.dh_next * v.z,
+    "dlast": lambda v: v.dh,
+}
+CELLS = {"LSTM": (LSTM_LINES, 4, 2), "GRU": (GRU_LINES, 3, 1)}
+
+#: Mistake, to the cell, the lines it changes, and the argument whose gradient is found wrong.
+WRONG_CELLS: dict[str, tuple[str, dict[str, Line], str]] = {
+    "an LSTM that forgets what later steps say of c": (
+        "LSTM",
+        {"dc_next": lambda v: v.dh_next * v.o * (1 - np.tanh(v.c_next) ** 2)},
+        "dW_ih",
+    ),
+    "an LSTM that forgets what later steps say of h": ("LSTM", {"dh_next": lambda v: v.dy}, "dW_ih"),
+    "an LSTM with dc past its forget gate": ("LSTM", {"dc": lambda v: v.dc_next}, "dW_ih"),
+    "an LSTM with dc' without the slope of tanh": (
+        "LSTM",
+        {"dc_next": lambda v: v.dstate[..., v.H :] + v.dh_next * v.o},
+        "dW_ih",
+    ),
+    "an LSTM with do of c' where tanh(c') belongs": ("LSTM", {"do": lambda v: v.dh_next * v.c_next}, "dW_ih"),
+    "an LSTM with df of the new c": ("LSTM", {"df": lambda v: v.dc_next * v.c_next}, "dW_ih"),
+    "an LSTM with di and dg swapped": (
+        "LSTM",
+        {"di": lambda v: v.dc_next * v.i, "dg": lambda v: v.dc_next * v.g},
+        "dW_ih",
+    ),
+    "an LSTM whose g has the slope of a sigma": ("LSTM", {"da_g": lambda v: v.dg * v.g * (1 - v.g)}, "dW_ih"),
+    "an LSTM with dW_hh of the new h": ("LSTM", {"dW_hh": lambda v: v.y.mT @ v.dv}, "dW_hh"),
+    "an LSTM with gates in another order on the way back": (
+        "LSTM",
+        {"du": lambda v: np.concatenate([v.da_i, v.da_f, v.da_o, v.da_g], axis=-1)},
+        "dW_ih",
+    ),
+    "an LSTM with one of two biases": ("LSTM", {"db_hh": lambda v: 0 * v.db_ih}, "db_hh"),
+    "a GRU that forgets what z keeps": ("GRU", {"dh": lambda v: v.dv @ v.W_hh.mT}, "dW_ih"),
+    "a GRU whose state is kept alone": ("GRU", {"dh": lambda v: v.dh_next * v.z}, "dW_ih"),
+    "a GRU with dv as du": ("GRU", {"dv": lambda v: v.du}, "dW_ih"),
+    "a GRU with dr of h where its map belongs": ("GRU", {"dr": lambda v: v.da_n * v.h}, "dW_ih"),
+    "a GRU with dz turned": ("GRU", {"dz": lambda v: v.dh_next * (v.n - v.h)}, "dW_ih"),
+    "a GRU with z and 1 - z swapped on the way back": ("GRU", {"dn": lambda v: v.dh_next * v.z}, "dW_ih"),
+    "a GRU with db_hh of the input": ("GRU", {"db_hh": lambda v: v.du.sum(axis=-2)}, "db_hh"),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class WrittenCell(Cell):
+    """An LSTM or a GRU in lines; `change` names a mistake."""
+
+    _: KW_ONLY
+    kind: str = "LSTM"
+    change: str = ""
+
+    def shapes(self):
+        I, H, K = self.in_features, self.out_features, CELLS[self.kind][1]  # noqa: E741
+        return {"W_ih": (I, K * H), "W_hh": (H, K * H), "b_ih": (K * H,), "b_hh": (K * H,)}
+
+    def draw(self, name, rng):
+        return rng.uniform(-1, 1, self.shapes()[name])
+
+    def start(self, params, x):
+        width = CELLS[self.kind][2] * self.out_features
+        return 0 * (x @ params["W_ih"])[..., :width]
+
+    def step(self, params, x, state, **_):
+        lines = CELLS[self.kind][0] | (WRONG_CELLS[self.change][1] if self.change else {})
+        names = list(lines)
+        middle = names.index("next") + 1
+        v = SimpleNamespace(**params, x=x, state=state)
+        for name in names[:middle]:
+            setattr(v, name, lines[name](v))
+
+        def vjp(dy, dstate, need_dx=True):
+            u = SimpleNamespace(**vars(v), dy=dy, dstate=dstate)
+            for name in names[middle:]:
+                setattr(u, name, lines[name](u))
+            dparams = {name: unbroadcast(getattr(u, f"d{name}"), q) for name, q in params.items()}
+            return (unbroadcast(u.dx, x) if need_dx else None), dparams, u.dlast
+
+        return (v.y, v.next), vjp
 
 
 # --- mistakes around a right layer -----------------------------------------------------------------------------
@@ -528,6 +775,54 @@ class Forgetful(Accumulator):
         return value, wrong
 
 
+class Shortsighted(Recurrent):
+    """The state's gradient is left out."""
+
+    def step(self, params, x, state, **options):
+        value, vjp = super().step(params, x, state, **options)
+        return value, lambda dy, dstate, need_dx=True: (*vjp(dy, 0 * dstate, need_dx)[:2], vjp(dy, dstate)[2])
+
+
+class Turned(Recurrent):
+    """The layer's input is [x, h], but its gradient is cut as if it were [h, x]."""
+
+    def step(self, params, x, state, **options):
+        value, vjp = super().step(params, x, state, **options)
+
+        def wrong(dy, dstate, need_dx=True):
+            dx, dparams, dlast = vjp(dy, dstate)
+            both = np.concatenate([dx, dlast], axis=-1)
+            return both[..., dlast.shape[-1] :], dparams, both[..., : dlast.shape[-1]]
+
+        return value, wrong
+
+
+class EveryStep(Last):
+    """The gradient of the last step is given to all."""
+
+    def forward(self, params, x, **options):
+        y, vjp = super().forward(params, x, **options)
+
+        def wrong(dy, need_dx=True):
+            dx, dparams = vjp(dy, need_dx)
+            return (dx[..., -1:, :, :] + 0 * dx if need_dx else None), dparams
+
+        return y, wrong
+
+
+class FirstStep(EveryStep):
+    """The gradient of the last step is given to the first."""
+
+    def forward(self, params, x, **options):
+        y, vjp = Last.forward(self, params, x, **options)
+
+        def wrong(dy, need_dx=True):
+            dx, dparams = vjp(dy, need_dx)
+            return (dx[..., ::-1, :, :] if need_dx else None), dparams
+
+        return y, wrong
+
+
 class LastStep(Scan):
     """The gradient of the last step alone."""
 
@@ -612,6 +907,18 @@ WRONG = [
         "dc has shape (3, 2)",
         "gradcheck",
     ),
+    *(
+        _gradient(bug, Activated(3, 4 if kind == "crelu" else 2, activation=kind, change=bug), name)
+        for bug, (kind, _, name) in WRONG_SLOPES.items()
+    ),
+    *(
+        _gradient(bug, nn.scan(WrittenCell(3, 2, kind=kind, change=bug)), name)
+        for bug, (kind, _, name) in WRONG_CELLS.items()
+    ),
+    _gradient("a recurrent layer blind to later steps", nn.scan(Shortsighted(nn.Dense(5, 2))), "dW"),
+    _gradient("a recurrent layer with dx and dh in the wrong place", nn.scan(Turned(nn.Dense(5, 2))), "dW"),
+    _gradient("a read-out with its gradient at every step", EveryStep(nn.Dense(3, 2)), "dx"),
+    _gradient("a read-out with its gradient at the first step", FirstStep(nn.Dense(3, 2)), "dx"),
     _gradient("a straight-through estimator that is not declared", altered(rounded)(3, 2), "dW"),
     _gradient("a gradient that is not passed on through time", nn.scan(dense_cell(Forgetful)), "dW"),
     _gradient("a scan with the gradient of the last step alone", LastStep(dense_cell()), "dW"),
@@ -742,6 +1049,7 @@ RIGHT = [
     clamped(lambda W: np.clip(W, -1, 1)),
     nn.chain(Written(3, 3), nn.NAC(3, 2)),
     nn.scan(nn.layers.Accumulator(Written(3, 3))),
+    *(nn.scan(WrittenCell(3, 2, kind=kind)) for kind in CELLS),
 ]
 
 

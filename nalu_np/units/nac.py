@@ -38,7 +38,8 @@ class NAC(Layer):
     in_features, out_features : int
         I and O. Parameters: W_hat, M_hat (I, O).
     initializer : str
-        "uniform" U(-2, 2), "truncated_normal" (.02), "glorot_uniform" or "madsen_johansen".
+        "uniform" U(-2, 2), "truncated_normal" (.02), "normal" N(0, 1), "glorot_uniform", "fan_in_uniform"
+        (PyTorch's default for a linear layer) or "madsen_johansen".
 
     Notes
     -----
