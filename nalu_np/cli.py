@@ -15,6 +15,8 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,13 +26,16 @@ import numpy as np
 from . import __version__
 from .backend import VARIABLE, get_backend
 from .bench import CASES, bench
-from .bench import as_text as as_table
 from .checks import check_layer, registered_layers
-from .errors import FileError, GradientError, NaluError, printable
+from .errors import FileError, GradientError, NaluError, OptionError, SweepError, printable
+from .experiments import EXPERIMENTS, find, runs
+from .experiments.base import SCALES
 from .layer import Layer, Params
 from .learn import TRAINED, UNITS, Learned, Plan, gates, learn, off_branch, predict
 from .peers import PEERS
 from .readout import Host, evaluate
+from .report import NO_FIGURES, Report, duration, size, write
+from .report import as_text as as_rows
 from .store import check_writable, load, new_file, save
 from .summary import as_json, as_text
 from .tasks.tables import Table, read_table
@@ -38,6 +43,9 @@ from .train import Segment
 
 #: Most layers of a network that is to be read: its formula doubles with each.
 MOST_LAYERS = 8
+
+#: Most seeds of a cell of an experiment.
+MOST_SEEDS = 100_000
 
 #: What fit notes in a model, and predict needs besides the network.
 NOTES = ("target", "features", "formula", "branch")
@@ -164,14 +172,17 @@ def parser() -> argparse.ArgumentParser:
     timing = commands.add_parser(
         "bench",
         help="what a step costs, beside other libraries",
-        description="Time training steps, in turns with other libraries that compute the same. Give it one core "
-        "and one thread: OPENBLAS_NUM_THREADS=1 taskset -c 0 nalu-np bench --peers jax,torch",
+        description="Time training steps, in turns with other libraries that compute the same, each in a process "
+        "of its own on one core. With all peers it takes about half an hour.",
     )
     timing.add_argument("--case", metavar="A,B", help=f"of {', '.join(CASES)} (default: all)")
     timing.add_argument("--peers", metavar="A,B", help=f"to compare with: {', '.join(PEERS)} (extra: bench)")
+    timing.add_argument("--backend", choices=("numpy", "cupy"), default="numpy", help="(default: %(default)s)")
     timing.add_argument("--rounds", type=_whole(1), default=5, metavar="N", help="(default: %(default)s)")
     timing.add_argument("--json", type=_path, metavar="FILE", help="write all figures to a new file too")
     timing.set_defaults(run=_bench)
+
+    _add_experiments(commands)
 
     info = commands.add_parser(
         "info", help="versions, backend, device, threads", description="What would compute."
@@ -323,6 +334,13 @@ class _Bar:
         if self.shown:
             print(f"\rtraining: step {segment.step:,} of {segment.steps:,} ", end="", file=sys.stderr, flush=True)
 
+    def part(self, record: Mapping[str, Any]) -> None:
+        """A part of a run is done."""
+        if self.shown:
+            config, count = record["config"], f"{record['done']} of {record['total']}"
+            name = printable(f"{config['op']}/{config['model']}")
+            print(f"\rdone: {count} parts, the last {name} ".ljust(60), end="", file=sys.stderr, flush=True)
+
     def clear(self) -> None:
         """Leave an empty line behind."""
         if self.shown:
@@ -417,6 +435,96 @@ def _write_csv(out: str | None, header: list[str], rows: Host) -> None:
         file.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
+# --- list, run and report ---------------------------------------------------------------------------------------
+
+
+def _add_experiments(commands: Any) -> None:
+    """The three commands of the published experiments."""
+    names = commands.add_parser(
+        "list", help="the published experiments", description="The published experiments, with sizes and times."
+    )
+    names.set_defaults(run=_list)
+
+    go = commands.add_parser(
+        "run",
+        help="rerun a published experiment",
+        description="Rerun a published experiment over many seeds, and write its records, tables, figures and a "
+        "page into a folder.",
+    )
+    go.add_argument("name", metavar="NAME", help="as nalu-np list names it")
+    scale = go.add_mutually_exclusive_group()
+    for name, what in (("quick", "smaller: within two minutes"), ("full", "the published scale, or beyond")):
+        scale.add_argument(f"--{name}", dest="scale", action="store_const", const=name, help=what)
+    go.add_argument("--seeds", type=_whole(1, MOST_SEEDS), metavar="N", help="of each cell")
+    go.add_argument("--workers", type=_whole(1, 1024), default=1, metavar="N", help="processes (default: 1)")
+    go.add_argument("--dask", type=_path, metavar="ADDRESS", help="of a dask scheduler (extra: sweep)")
+    go.add_argument("--out", type=_path, metavar="DIR", help="a new folder (default: runs/NAME)")
+    go.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    go.set_defaults(run=_run, scale="default")
+
+    again = commands.add_parser(
+        "report",
+        help="draw a run's figures and page again",
+        description="Draw the figures and the page of a run again, from its records alone.",
+    )
+    again.add_argument("folder", type=_path, metavar="DIR", help="written by run")
+    again.set_defaults(run=_report)
+
+
+def _list(options: argparse.Namespace) -> int:
+    lines = [["experiment", "", "size", *(scale if scale == "default" else f"--{scale}" for scale in SCALES)]]
+    for experiment in EXPERIMENTS.values():
+        configs = {scale: experiment.cells(scale, None) for scale in SCALES}
+        times = [duration(sum(map(experiment.seconds, configs[scale]))) for scale in SCALES]
+        cells, seeds, _ = size(configs["default"]).split(", ")
+        extent = f"{cells.split()[0]} x {seeds.split()[0]}"
+        lines.append([experiment.name, printable(experiment.title, 45), extent, *times])
+    for name, title, *numbers in lines:
+        print(f"{name:18}{title:46}{''.join(f'{number:>9}' for number in numbers)}")
+    print("Sizes are cells x seeds of the default; times are estimates, of one core.")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    experiment = find(options.name)
+    if options.dask is not None and options.workers > 1:
+        raise OptionError("run: --workers starts processes here, --dask uses those of a cluster; leave one out")
+    scale = options.scale
+    default = f"runs/{experiment.name}{'' if scale == 'default' else f'-{scale}'}"
+    run = runs.start(experiment, scale, options.seeds, Path(options.out or default), options.resume)
+    who = printable(os.fsdecode(run.folder), None)
+    about = duration(run.seconds(options.workers))
+    print(f"{experiment.title}: {size(run.configs)}; about {about}, an estimate", flush=True)
+    bar = _Bar(quiet=False)
+    try:
+        counts = runs.execute(run, options.workers, options.dask, bar.part)
+    except KeyboardInterrupt:
+        bar.clear()
+        return _stop(f"interrupted; what is finished is kept in {who}; add --resume to go on", 130)
+    except SweepError as error:
+        raise SweepError(f"{error}, with --resume") from None
+    finally:
+        bar.clear()
+    _tell(run, write(run))
+    if counts["failed"]:
+        _warn(f"{counts['failed']} of {counts['total']} parts failed, see the page; --resume tries them again")
+        return 1
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    run = runs.read(Path(options.folder))
+    _tell(run, write(run))
+    return 0
+
+
+def _tell(run: runs.Run, report: Report) -> None:
+    print(as_rows(run, report.rows))
+    if not report.figures:
+        print(NO_FIGURES)
+    print(f"written: {printable(os.fsdecode(run.folder / 'report.html'), None)}")
+
+
 # --- check and info ---------------------------------------------------------------------------------------------
 
 
@@ -435,10 +543,11 @@ def _check(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     cases = list(CASES) if options.case is None else _split(options.case)
-    report = bench(cases, [] if options.peers is None else _split(options.peers), options.rounds)
-    print(as_table(report))
-    if options.json is not None:
-        with new_file(options.json) as file:
+    libraries = [] if options.peers is None else _split(options.peers)
+    with nullcontext() if options.json is None else new_file(options.json) as file:
+        tell = partial(print, flush=True)
+        report = bench(cases, libraries, rounds=options.rounds, backend=options.backend, tell=tell)
+        if file is not None:
             file.write(json.dumps(report, indent=1).encode() + b"\n")
     return 0
 

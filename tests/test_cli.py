@@ -924,8 +924,11 @@ def test_info_on_a_gpu(call, monkeypatch):
 # --- help and other ways in -------------------------------------------------------------------------------------
 
 OPTIONS = {
-    (): ["fit", "predict", "check", "bench", "info", "--version"],
-    ("bench",): ["--case", "--peers", "--rounds", "--json", "A-NAC", "jax", "(default: 5)"],
+    (): ["fit", "predict", "list", "run", "report", "check", "bench", "info", "--version"],
+    ("list",): [],
+    ("run",): ["NAME", "--quick", "--full", "--seeds", "--workers", "--dask", "--out", "--resume"],
+    ("report",): ["DIR"],
+    ("bench",): ["--case", "--peers", "--backend", "--rounds", "--json", "A-nac", "jax", "(default: 5)"],
     ("fit",): [
         *("TRAIN.csv", "--target", "--features", "--test", "--unit", "--layers", "--seeds", "--steps", "--lr"),
         *("--scale", "--compare", "--plot", "--demo", "planets", "boyle", "moons", "sum", "product"),
