@@ -203,7 +203,7 @@ class Data:
         def draw(generators: list[np.random.Generator]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
             x, y = block.drawn(generators, first=part.start)
             check(x[0, 0].T, y[0, 0].T)
-            return list(zip(x.transpose(0, 2, 1, 3), y.transpose(0, 2, 1, 3), strict=True))
+            return list(zip(x.transpose(1, 2, 0, 3), y.transpose(1, 2, 0, 3), strict=True))
 
         pairs = draws.steps(draw)
 
@@ -271,7 +271,7 @@ def _drawn_rows(draws: Draws, x: NDArray[Any], y: NDArray[Any], batch: int) -> F
 class _Block:
     """x and y for a block of steps: (block, S, B, features), or with T before B.
 
-    For planes they are (block, S, features, B). Both are drawn into the same memory again and again.
+    For planes they are (S, block, features, B). Both are drawn into the same memory again and again.
     """
 
     def __init__(self, data: Data, planes: bool) -> None:
@@ -300,12 +300,11 @@ class _Block:
                 f"the same for all replicas"
             )
         *lead, _, features = shape
-        if name not in self.hosts:
-            layout = (features, rows) if self.planes else (*lead, rows, features)
-            self.hosts[name] = np.empty((block, S, *layout), self.data.dtype)
         drawn = np.reshape(part, (*lead, block, rows, features))
         if self.planes:
-            drawn = drawn.transpose(0, 2, 1)
-        elif lead:
-            drawn = drawn.transpose(1, 0, 2, 3)
-        self.hosts[name][:, s] = drawn
+            drawn, places = drawn.transpose(0, 2, 1), (S, block)
+        else:
+            drawn, places = drawn if not lead else drawn.transpose(1, 0, 2, 3), (block, S)
+        if name not in self.hosts:
+            self.hosts[name] = np.empty((*places, *drawn.shape[1:]), self.data.dtype)
+        self.hosts[name][s if self.planes else (slice(None), s)] = drawn

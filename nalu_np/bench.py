@@ -72,7 +72,7 @@ class Training:
 
     def task(self, rng: np.random.Generator, n: int) -> tuple[Host, Host]:
         """Rows from U(1, 2): every target is the product of the first half's mean and the second's."""
-        x = rng.random((n, self.model.in_features), dtype=np.float32)
+        x = rng.random((self.model.in_features, n), dtype=np.float32).T  # a plane an input, as the kernel has them
         x += 1.0
         half = x.shape[1] // 2
         means = x if half == 1 else x @ np.repeat(np.eye(2, dtype=np.float32) / half, half, axis=0)
