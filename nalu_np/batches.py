@@ -69,7 +69,7 @@ class Draws:
     def move(self, step: int, to: NDArray[np.uint64]) -> None:
         """Go on after a step, from where the streams were then."""
         move(self.generators, to)
-        self.skip = step % self.block
+        self.begun, self.skip = states(self.generators), step % self.block
 
     def steps(self, draw: Callable[[list[np.random.Generator]], Sequence[Drawn]]) -> Iterator[Drawn]:
         """What `draw` makes of the streams, one step after the other, without an end."""
@@ -284,10 +284,13 @@ class _Block:
 
         What a stream gives is put into its place at once, while it is near the processor.
         """
+        self.shapes = {}
         for s, rng in enumerate(generators):
             pair = self.data.sample(first + s)(rng, self.data.block * self.data.rows)
-            for i, name in enumerate("xy"):
-                self._put(name, pair[i], s, len(generators))
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise ShapeError(f"fit: the task must return a pair x, y, got {type(pair).__name__}")
+            for name, part in zip("xy", pair, strict=True):
+                self._put(name, part, s, len(generators))
         return [self.hosts[name] for name in "xy"]
 
     def _put(self, name: str, part: Any, s: int, S: int) -> None:
@@ -301,10 +304,12 @@ class _Block:
             )
         *lead, _, features = shape
         drawn = np.reshape(part, (*lead, block, rows, features))
+        at: tuple[Any, ...]
         if self.planes:
-            drawn, places = drawn.transpose(0, 2, 1), (S, block)
+            drawn, places, at = drawn.transpose(0, 2, 1), (S, block), (s,)
         else:
-            drawn, places = drawn if not lead else drawn.transpose(1, 0, 2, 3), (block, S)
-        if name not in self.hosts:
-            self.hosts[name] = np.empty((*places, *drawn.shape[1:]), self.data.dtype)
-        self.hosts[name][s if self.planes else (slice(None), s)] = drawn
+            drawn, places, at = np.moveaxis(drawn, -3, 0), (block, S), (slice(None), s)
+        layout = (*places, *drawn.shape[1:])
+        if name not in self.hosts or self.hosts[name].shape != layout:  # sequences may change their length
+            self.hosts[name] = np.empty(layout, self.data.dtype)
+        self.hosts[name][at] = drawn

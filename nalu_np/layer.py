@@ -539,7 +539,8 @@ class Chain(Layer):
 
 def overrides(part: Parametric, method: str) -> bool:
     """Whether a layer or cell, or one inside it, defines a method of its own instead of the default."""
-    if part.parts:
+    ours = next(cls for cls in type(part).__mro__ if cls.__module__.startswith(f"{__package__}."))
+    if getattr(type(part), method) is getattr(ours, method) and part.parts:  # it passes the question on
         return any(overrides(inner, method) for inner in part.parts)
     return getattr(type(part), method) is not getattr(Parametric, method)
 

@@ -27,11 +27,11 @@ from .backend import (
     replica_numbers,
     to_numpy,
 )
-from .batches import Data, Sample, data_of, move, positions, rows_of, states
+from .batches import Data, Feed, Sample, data_of, move, positions, rows_of, states
 from .checkpoint import Checkpoint
 from .errors import DTypeError, OptionError, ShapeError
 from .kernels import planes
-from .layer import Layer, check_names, check_shapes, flatten, views
+from .layer import Layer, check_names, check_shapes, flatten, overrides, views
 from .optim import Adam, Optimizer
 from .store import Arrays
 from .vjps import LOSSES
@@ -190,6 +190,7 @@ def fit(
         workers=workers,
         batch=1 if batch is None else batch,
     )
+    steps, every, block, workers = int(steps), int(every), int(block), int(workers)
     dtype, numbers = dtype_name(dtype), replica_numbers(replicas)
     data = data_of(x, y, batch, block, model.rank, len(numbers), dtype, shared_batches)
     held_out = None if validation is None else _held_out(validation, model.rank, len(numbers), dtype)
@@ -256,6 +257,7 @@ class _Run:
         self.rng = Streams(seed, numbers, NOISE)
         self.parts = self.cut()
         self.draws = [data.draws(seed, numbers[part]) for part in self.parts]
+        self.penalised = overrides(model, "penalty")
         self.step = 0
         self.ones = from_numpy(np.ones(len(numbers)), dtype)
         self.nan = self.ones * float("nan")
@@ -384,6 +386,8 @@ class _Run:
         if penalty is not None:
             scalars["penalty"] = penalty[0]
             gradient = gradient + flatten(penalty[1], self.shapes)
+        elif self.penalised:  # it may begin later
+            scalars["penalty"] = self.ones * 0.0
 
         delta, self.state = self.optimizer.update(gradient, self.state, self.step)
         theta = self.theta + delta
@@ -419,9 +423,10 @@ class _PlaneRun(_Run):
             trainee.m[...], trainee.v[...] = (moment[part].T for moment in self.state)
             trainee.alive[...] = self.alive[part]
             self.trainees.append(trainee)
-        self.feeds = [
-            self.data.feed(draws, part, self.check) for draws, part in zip(self.draws, self.parts, strict=True)
-        ]
+        self.feeds = [self._feed(k) for k in range(len(self.parts))]
+
+    def _feed(self, k: int) -> Feed:
+        return self.data.feed(self.draws[k], self.parts[k], self.check)
 
     def take(self, steps: int) -> None:
         """Some steps of each chunk, in as many threads as there are workers."""
@@ -429,6 +434,10 @@ class _PlaneRun(_Run):
 
         def train(k: int) -> Any:
             trainee, feed = self.trainees[k], self.feeds[k]
+            if len(self.parts) > self.workers and self.every >= self.data.block:
+                # Only chunks in training hold a block; what a segment leaves of one is drawn again.
+                self.draws[k].move(first - 1, self.draws[k].positions(first - 1))
+                feed = self._feed(k)
             workspace = planes.Workspace(trainee, self.data.rows)
             sums = np.zeros_like(trainee.records)
             for row, name in zip(sums, trainee.names, strict=True):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import nalu_np as nn
 from nalu_np.kernels import planes
-from nalu_np.layer import flatten, views
+from nalu_np.layer import Chain, flatten, views
 from nalu_np.vjps import mse
 
 UNITS = {"NAC": nn.NAC, "LogNAC": nn.LogNAC, "NALU": nn.NALU}
@@ -160,6 +160,7 @@ def test_chunks_are_of_a_size_that_stays_near_the_processor():
     assert planes.chunk(nn.chain(nn.NALU(100, 2), nn.NALU(2, 1)), 128) == 40
     assert planes.chunk(nn.NAC(2, 1), 10**9) == 1
     assert planes.chunk(nn.NALU(512, 512), 1) == 1
+    assert planes.chunk(nn.NALU(2, 64), 128) == 64
 
 
 # --- runs -------------------------------------------------------------------------------------------------------
@@ -284,12 +285,94 @@ def test_penalty_and_projection_are_those_of_the_readable_tier(cls, data, monkey
         assert np.abs(last).max() == 1  # something was clamped
 
 
-def test_a_penalty_may_begin_late(monkeypatch):
-    """Until it begins it is recorded as 0."""
+@pytest.mark.parametrize("tier", ["planes", "readable"])
+def test_a_penalty_may_begin_late(tier, monkeypatch):
+    """Until it begins it is recorded as 0, in both tiers."""
+    monkeypatch.setattr(planes, "supports", lambda *_: tier == "planes")
     late = own(nn.NAC, penalty=lambda self, params, x, step: pull(self, params, x, step) if step > 4 else None)
     found = train(late(3, 2), "rows of each", dtype="float64", steps=8, every=2)
+    assert found.how["tier"] == tier
     np.testing.assert_array_equal(found.history["penalty"][:2], 0)
     assert (found.history["penalty"][2:] > 0).all()
+
+
+def norm(self, params):
+    """Columns of W_hat of length 1 at most: sums whose bits depend on where their terms lie."""
+    W_hat = params["W_hat"]
+    return {**params, "W_hat": W_hat / np.maximum(np.sqrt((W_hat * W_hat).sum(axis=-1, keepdims=True)), 1)}
+
+
+def square(self, params, x, step):
+    """A penalty with sums of many terms."""
+    W_hat = params["W_hat"]
+    value = (W_hat * W_hat).sum(axis=(-1)).sum(axis=-1) * (x * x).sum(axis=-1).sum(axis=-1)
+    return value, {name: q * 0.01 for name, q in params.items()}
+
+
+@pytest.mark.parametrize(
+    "methods", [{"project": norm}, {"penalty": square}, {}], ids=["project", "penalty", "none"]
+)
+def test_penalty_projection_and_loss_have_the_same_bits_alone(methods):
+    """With many outputs, over which losses and such methods sum."""
+    x = RNG.uniform(1, 2, (30, 8))
+    y = x @ RNG.uniform(-1, 1, (8, 40))
+    options = {"steps": 12, "every": 1, "optimizer": nn.Adam(lr=0.05)}
+    whole = nn.fit(own(nn.NAC, **methods)(8, 40), x, y, replicas=3, **options)
+    assert whole.how["tier"] == "planes"
+    for r in range(3):
+        alone = nn.fit(own(nn.NAC, **methods)(8, 40), x, y, replicas=[r], **options)
+        for name, value in whole.history.items():
+            assert value[:, r].tobytes() == alone.history[name][:, 0].tobytes()
+        for name, value in whole.params.items():
+            assert value[r].tobytes() == alone.params[name][0].tobytes()
+
+
+def test_exponents_at_their_bounds_have_the_same_bits_alone():
+    """One replica just below where exponents are bounded, beside one far beyond."""
+    model = nn.chain(nn.NALU(2, 1), nn.LogNAC(1, 1))
+    x = np.full((4, 2), 4e9, "float32")
+    params = {name: np.full((2, *shape), 0.1, "float32") for name, shape in model.shapes().items()}
+    params["0.W_hat"][:] = params["0.M_hat"][:] = 20.0
+    params["0.G"][:] = np.array([-5.5e-9, -1.0])[:, None, None]
+    options = {"steps": 5, "every": 1, "optimizer": nn.Adam(lr=0.01)}
+    both = nn.fit(model, x, np.ones((4, 1)), params=params, replicas=2, **options)
+    first = {name: value[:1] for name, value in params.items()}
+    alone = nn.fit(model, x, np.ones((4, 1)), params=first, replicas=1, **options)
+    for name, value in both.params.items():
+        assert value[0].tobytes() == alone.params[name][0].tobytes()
+
+
+@pytest.mark.parametrize("size", [1e8, 1e12, 1e14])
+def test_huge_products_behind_a_shut_gate_stay_finite(size):
+    """m up to about 2^99, whose square would not fit into float32, in front of a logarithm."""
+    model = nn.chain(nn.NALU(2, 1), nn.LogNAC(1, 1))
+    params = {name: np.full((1, *shape), 20.0, "float32") for name, shape in model.shapes().items()}
+    params["0.G"][:] = -1.0
+    params["1.W_hat"][:] = 0.1
+    x = np.full((1, 3, 2), size, "float32")
+    target = np.full((1, 3, 1), 10.0, "float32")
+    with np.errstate(all="ignore"):
+        (losses, gradient), (expected, slopes) = one_step(model, params, x, target, "float32")
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-3, atol=1e-4 * np.abs(slopes).max())
+
+
+def test_a_chain_of_ones_own_is_not_trained_as_a_plain_one():
+    """Its forward pass and its penalty count, in the readable tier."""
+
+    class Ten(Chain):
+        def forward(self, params, x, **more):
+            y, vjp = super().forward(params, x, **more)
+            return 10 * y, lambda dy, need_dx=True: vjp(10 * dy, need_dx)
+
+        def penalty(self, params, x, step):
+            return np.ones(len(params["0.W_hat"])), {name: 0 * q for name, q in params.items()}
+
+    model = Ten([nn.NAC(3, 2), nn.NAC(2, 2)])
+    assert not planes.supports(model, "mse", nn.Adam())
+    found = train(model, "rows of each", steps=2, every=1)
+    assert found.how["tier"] == "readable"
+    np.testing.assert_array_equal(found.history["penalty"], 1)
 
 
 def test_a_replica_whose_penalty_or_projection_is_not_finite_is_frozen(monkeypatch):

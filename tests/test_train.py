@@ -1186,3 +1186,19 @@ def test_the_default_stream_of_noise_is_not_that_of_data():
     """Two purposes of one replica never share numbers."""
     drawn = [Streams(0, [0], purpose).generators[0].standard_normal() for purpose in range(4)]
     assert len(set(drawn)) == 4
+
+
+def test_sequences_may_change_their_length_from_block_to_block():
+    """And a task must return a pair."""
+    lengths = iter([3, 3, 5, 5, 7, 7])
+
+    def task(rng, n):
+        x = rng.uniform(0, 1, (next(lengths), n, 2))
+        return x, np.cumsum(x[..., :1], axis=0)
+
+    model = nn.scan(nn.Accumulator(nn.NAC(2, 1)))
+    found = nn.fit(model, task, batch=4, block=2, steps=6, every=2, replicas=2)
+    assert np.isfinite(found.history["loss"]).all()
+    for answer in (None, {"x": 1, "y": 2}, (np.ones((8, 2)),), (np.ones((8, 2)),) * 3):
+        with pytest.raises(ShapeError, match="the task must return a pair x, y, got"):
+            nn.fit(nn.NAC(2, 1), lambda rng, n, answer=answer: answer, batch=4, block=2, steps=1)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layer import Chain, Layer, overrides
+from ..layer import Chain, Layer, overrides, views
 from ..optim import Adam
 from ..units import NAC, NALU, LogNAC
 
@@ -62,12 +62,13 @@ def kind(unit: Layer) -> type[Layer] | None:
 
 def supports(model: Layer, loss: str, optimizer: object) -> bool:
     """Whether this kernel trains a model; the answer depends on nothing else."""
-    return all(kind(unit) for unit in parts(model)) and loss == "mse" and type(optimizer) is Adam
+    known = type(model) is Chain or not isinstance(model, Chain)
+    return known and all(kind(unit) for unit in parts(model)) and loss == "mse" and type(optimizer) is Adam
 
 
 def chunk(model: Layer, rows: int) -> int:
     """How many replicas to train at once."""
-    widest = max(4, *(unit.in_features for unit in parts(model)))
+    widest = max(4, *(max(unit.in_features, unit.out_features) for unit in parts(model)))
     return max(1, CHUNK // max(widest * rows, sum(map(math.prod, model.shapes().values()))))
 
 
@@ -102,6 +103,7 @@ class _Unit:
         self.y = stack(O) if self.gated else out
         self.dy = self.y if self.gated else d  # where the gradient with respect to y is put
         self.dx, self.dl = dz[:I], dz[-I:]
+        self.shut: Host | None = None  # where q is held down
 
         # Parameters (I, O, S), and where a step needs them: in the stack (S, columns, rows).
         params, gradient = params.reshape(-1, I, O, S), gradient.reshape(-1, I, O, S)
@@ -154,20 +156,30 @@ class _Unit:
             q += one
             y /= q  # [gate.1] [mix.1]
             np.subtract(self.a, y, out=self.du)
+            if self.shut is not None:
+                self.du[self.shut] = 0.0
 
     def _powers(self) -> None:
         """m = 2^p, and q = 2^v, in place.
 
         Where results are subnormal or infinite a processor takes 10 to 100 times as long, so exponents are
-        brought within bounds; to look costs little. q is kept so small that q m is finite: there g is 0 beside 1.
+        brought within bounds; to look costs little. q is kept so small that q m is finite, for m up to 2^99 in
+        float32: there g is 0 beside 1, and has no slope. What is within the bounds stays as it is, whatever its
+        neighbours are.
         """
         exponents = self.out[-len(self.y) * (1 + self.gated) :]
         low, high = EXPONENTS[exponents.dtype.itemsize]
+        self.shut = None
         least, most = np.minimum.reduce(exponents, axis=None), np.maximum.reduce(exponents, axis=None)
-        if not (least >= low and most < high / 2):
+        if not (least >= low and most < high / 2 - 1):
             np.clip(self.p, low, high, out=self.p)
             if self.gated:
-                np.clip(self.v, low, high - 2 - np.clip(self.p, 0, high / 2), out=self.v)
+                limit = self.dp  # which is not in use yet
+                np.clip(self.p, 0.0, 0.78 * high, out=limit)
+                np.subtract(high - 2, limit, out=limit)
+                self.shut = self.v > limit
+                np.minimum(self.v, limit, out=self.v)
+                np.maximum(self.v, low, out=self.v)
         np.exp2(exponents, out=exponents)
 
     def backward(self) -> None:
@@ -217,13 +229,13 @@ def _tiles(block: Host, I: int, O: int) -> tuple[Host, Host, Host]:  # noqa: E74
 
 def planes(theta: Host, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Host]:
     """Named views (S, I, O) of parameters (P, S)."""
-    views: dict[str, Host] = {}
+    named: dict[str, Host] = {}
     at = 0
     for name, shape in shapes.items():
         size = math.prod(shape)
-        views[name] = np.moveaxis(theta[at : at + size].reshape(*shape, theta.shape[1]), -1, 0)
+        named[name] = np.moveaxis(theta[at : at + size].reshape(*shape, theta.shape[1]), -1, 0)
         at += size
-    return views
+    return named
 
 
 class Trainee:
@@ -269,12 +281,16 @@ class Trainee:
         np.copyto(self.before, self.theta)
         self.theta -= work  # [adam.2]
         if self.projected:
-            projected = self.model.project(self.params)
+            projected = self.model.project(self.natural())
             for name, value in self.params.items():
                 value[...] = projected[name]
         # Where m is not finite, v or theta is not either; a sum of squares is finite only where all terms are.
         if self.any_frozen or not math.isfinite(np.dot(self.checked, self.checked)):
             self._freeze()
+
+    def natural(self) -> dict[str, Host]:
+        """Parameters as layers have them, (S, I, O) side by side: sums over others have bits that depend on S."""
+        return views(np.ascontiguousarray(self.theta.T), self.model.shapes())
 
     def _freeze(self) -> None:
         self.alive &= np.isfinite(self.state).all(axis=0)
@@ -301,7 +317,8 @@ class Workspace:
         self.x, last = self.units[0].x, self.units[-1]
         self.y, self.e = last.y, last.dy
         self.target = _planes(len(self.y), S, B, room, dtype)
-        self.squares, self.losses = np.empty((len(self.y), S), dtype), trainee.records[0]
+        # A replica's outputs lie together: a sum over rows of all replicas has bits that depend on how many.
+        self.squares, self.losses = np.empty((S, len(self.y)), dtype).T, trainee.records[0]
         size = len(self.y) * B
         self.mean, self.slope = np.array(1 / size, dtype), np.array(2 / size, dtype)
 
@@ -325,7 +342,7 @@ class Workspace:
         e = self.e
         np.subtract(self.y, self.target, out=e)
         np.vecdot(e, e, out=self.squares)
-        np.add.reduce(self.squares, axis=0, out=self.losses)  # rows, then outputs, whatever S is
+        np.add.reduce(self.squares, axis=0, out=self.losses)
         np.multiply(self.losses, self.mean, out=self.losses)  # [mse.1]
         for before, unit in reversed(self.pairs):
             unit.backward()
@@ -338,7 +355,8 @@ class Workspace:
     def _penalty(self, step: int) -> None:
         """Added to the gradients by the layers' own code."""
         trainee = self.trainee
-        penalty = trainee.model.penalty(trainee.params, self.x.transpose(1, 2, 0), step)
+        x = np.ascontiguousarray(self.x.transpose(1, 2, 0))
+        penalty = trainee.model.penalty(trainee.natural(), x, step)
         trainee.records[1] = 0 if penalty is None else penalty[0]
         if penalty is not None:
             for name, value in penalty[1].items():
