@@ -42,7 +42,9 @@ def test_the_first_gate_is_stuck_and_the_second_is_not():
     assert (cell["below_1_inside"] > 0.1).all()
     assert (cell["moved_1"] > 0).any()
     found = {row.row: row for row in keras.rows([cell])}
-    np.testing.assert_allclose(found["keras-subtract/sub/NALU/moved_1"].ours, cell["moved_1"].max(), rtol=1e-5)
+    np.testing.assert_allclose(
+        found["keras-subtract/sub/NALU/moved_1"].ours, np.median(cell["moved_1"]), rtol=1e-5
+    )
     np.testing.assert_allclose(
         found["keras-subtract/sub/NALU/below_1"].ours, cell["below_1_inside"].mean(), rtol=1e-5
     )
@@ -93,5 +95,5 @@ def test_its_page():
     assert len(figure.axes[0].lines) == 2 * (3 + 1) + 2
     assert keras.sections(cells)[0].text
     sizes = [sum(keras.seconds(c) for c in keras.cells(scale, None)) for scale in ("quick", "default", "full")]
-    assert 10 * sizes[0] < sizes[1] < sizes[2] / 9
+    assert 9 * sizes[0] < sizes[1] < sizes[2] / 9
     assert {config["count"] for config in keras.cells("default", 7)} == {7}

@@ -107,7 +107,10 @@ def test_published_cells():
     assert static.published("square", "None", "extrapolation") == "25.1"
     assert static.published("add", "NALU", "extrapolation") == "0.0"
     assert static.published("add", "NAC-LogNAC", "extrapolation") == ""
-    for table in static.PRINTED.values():
+    assert static.raw("sub", "SELU", "extrapolation") == "5.60"
+    assert static.raw("div", "NALU", "interpolation") == ".0625"
+    assert static.raw("add", "NALU-separate", "interpolation") == ""
+    for table in (*static.PRINTED.values(), *static.RAW.values()):
         assert list(table) == list(static.OPS)
         assert {len(line.split()) for line in table.values()} == {len(static.PUBLISHED)}
 
@@ -121,7 +124,8 @@ def test_a_cell_from_training_to_its_rows():
     assert found["static/mul/None/extrapolation"].ours > 5
     assert found["static/add/None/success"].published == ""
     assert found["static/mul/None/extrapolation"].published == "29.5"
-    assert found["static/add/None/best"].ours <= found["static/add/None/extrapolation"].ours
+    assert found["static/mul/None/mse_extrapolation"].published == "1076"
+    assert found["static/mul/None/mse_extrapolation"].verdict == "not comparable"
     rows = scores.held_out(static.draw, "mul", "extrapolation", 1000)
     ratio = found["static/mul/None/mse_extrapolation"].ours / scores.random_error(static.MODELS["ReLU6"](), *rows)
     np.testing.assert_allclose(found["static/mul/None/extrapolation"].ours, 100 * ratio, rtol=1e-5)
@@ -146,6 +150,7 @@ def test_what_diverged_fails_and_is_counted():
     assert success.ours == 0.25
     assert "1 of 4 seeds not finite" in outside.note
     assert "Table 6 gives .84" in inside.note
+    assert (inside.verdict, outside.verdict) == ("not comparable", "inside")
     assert "Table 6" not in outside.note
     assert static.sections([cell])[0].rows == (("Tanh", ">999.9 (11.2)"),)
     unfinished = [cell, made("add", "Tanh", [1.0]), made("mul", "NALU", [1.0])]
@@ -182,7 +187,7 @@ def test_scales(module):
         assert all(config["experiment"] == experiment.name for config in configs)
         cells = {(config["op"], config["model"]) for config in configs}
         assert {tuple(key.split("/")[:2]) for key in experiment.key} <= cells
-    assert sizes["quick"] < sizes["default"] / 10 < sizes["full"] / 90
+    assert sizes["quick"] < min(110, sizes["default"] / 9) < sizes["full"] / 80  # within two minutes
     assert {config["count"] for config in module.cells("quick", 3)} == {3}
     assert {key.split("/")[2] for key in experiment.key} <= experiment.metrics.keys()
 
@@ -273,10 +278,15 @@ def test_a_laboratory_from_training_to_its_page():
         assert cell["weights"].shape == (4, 61, 2)
         assert ((cell["gate"] >= 0) & (cell["gate"] <= 1)).all()
     made = gate.pictures(cells)
-    assert [picture.name for picture in made] == ["gate", "ends", "flip"]
+    assert [picture.name for picture in made] == ["gate-matrix", "weights-matrix", "ends-matrix", "flip"]
+    assert all(len(cell.seeds["formula"]) == 4 for cell in cells)
     for picture in made:
         assert sum(axes.get_visible() for axes in drawn(picture)) == 2
     choices, why = gate.sections(cells)
     assert [row[0] for row in choices.rows] == ["matrix", "abs"]
     assert why.text
-    assert [picture.name for picture in gate.pictures(cells[1:2])] == ["gate", "ends"]
+    assert gate.pictures(cells[1:2]) == []
+    other = [ran(gate, {**config, "op": "div", "model": "independent"})]
+    assert [p.name for p in gate.pictures(other)] == [
+        f"{name}-independent" for name in ("gate", "weights", "ends")
+    ]

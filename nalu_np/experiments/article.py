@@ -239,8 +239,8 @@ WHY = (
     "variance is left.",
     "The rows cannot tell the law either. On all of them x1 = 1000 + 5 x3 and x2 = 500 + 3 x3, so that the target "
     "is x3^2 + 2.75 x3 + 500, which very many weights of x1 and x2 give. The test rows are not on that line. The "
-    "sum that is given x3^2 fits the article's rows, and misses the test rows; on rows drawn apart the same "
-    "sum finds the weights.",
+    "sum that is given x3^2 fits the article's rows, and most of its seeds miss the test rows; on rows drawn "
+    "apart the same sum finds the weights.",
     "What can: a sum of x1, x2 and x3^2, with the square as a column, on rows that tell the columns apart. A NAC "
     "comes near its weight of 1 only slowly; SumPath, without the squashing, gets there.",
 )

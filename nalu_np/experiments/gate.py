@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backend import to_numpy
+from ..layer import replica
 from ..optim import Adam
+from ..readout import formula
 from ..train import Segment, fit
 from ..units import NALU
 from ..units.nalu import GATES
@@ -75,7 +77,7 @@ def held_out(where: str) -> Host:
 def cells(scale: str, seeds: int | None) -> list[Config]:
     """Every operation with every gate."""
     count = seeds or {"quick": 20, "default": 100, "full": 100}[scale]
-    steps = {"quick": 3000, "default": 20_000, "full": 200_000}[scale]
+    steps = 20_000 * (10 if scale == "full" else 1)
     models = ("matrix", "independent") if scale == "quick" else tuple(MODELS)
     common = {"experiment": "gate", "steps": steps, "batch": 128, "lr": 0.01}
     return parts([{**common, "op": op, "model": model} for op in OPS for model in models], count)
@@ -116,6 +118,7 @@ def run(config: Config) -> dict[str, Any]:
         seeds[f"flipped_{where}"] = np.broadcast_to(flipped, (len(flipped), ROWS)).mean(axis=1)
     G = to_numpy(result.params["G"])
     seeds["G"] = G.reshape(len(G), -1)
+    seeds["formula"] = [str(formula(layer, replica(result.params, r), held_out("inside"))) for r in range(len(G))]
     return outcome(result, **seeds)
 
 
@@ -171,13 +174,23 @@ def rows(cells: Sequence[Cell]) -> list[Row]:
 
 
 def pictures(cells: Sequence[Cell]) -> list[Picture]:
-    """Trajectories of the gate; where seeds end; the gate along a line through 0."""
-    first = cells[0].model
-    main = [cell for cell in cells if cell.model == first]
+    """Trajectories of gate and weight; where seeds end; the gate along a line through 0."""
+    made = []
+    for model in dict.fromkeys(cell.model for cell in cells):
+        if model in DRAWN:
+            made += _pictures(model, [cell for cell in cells if cell.model == model])
+    return made
+
+
+#: The gates that are drawn; the others take the same ways, or have separate weights.
+DRAWN = ("matrix", "independent")
+
+
+def _pictures(first: str, main: Sequence[Cell]) -> list[Picture]:
     shares = ", ".join(f"{SYMBOLS[cell.op]} {side(cell).mean():.0%}" for cell in main)
     made = [
         Picture(
-            "gate",
+            f"gate-{first}",
             f"The gate on its way, {first}",
             f"Mean gate of every seed by step, an axis an operation. On the right side at the end: {shares}.",
             "A line a seed, coloured by where it ends. 1 opens the sum, 0 the product; the dashed line is the "
@@ -186,7 +199,15 @@ def pictures(cells: Sequence[Cell]) -> list[Picture]:
             height=4.6,
         ),
         Picture(
-            "ends",
+            f"weights-{first}",
+            f"The first weight on its way, {first}",
+            "Weight of x1 of every seed by step, an axis an operation; it should become 1.",
+            "A line a seed, coloured by where its gate ends.",
+            partial(_draw_weights, cells=main),
+            height=4.6,
+        ),
+        Picture(
+            f"ends-{first}",
             f"Where seeds end, {first}",
             "Both weights of every seed at the end, an axis an operation: filled where the task is solved.",
             "Filled: off by at most 1 % beyond the range. The cross marks the weights of the operation.",
@@ -227,6 +248,17 @@ def _draw_paths(figure: Any, cells: Sequence[Cell]) -> None:
             axes.plot(at, path, color=PALETTE[0 if path[-1] > 0.5 else 1], alpha=0.4, linewidth=0.8)
         axes.axhline(SIDE[cell.op], color=GREY, linestyle="--", linewidth=1.5)
         axes.set(xlabel="step", ylabel="gate", ylim=(-0.05, 1.05))
+        axes.label_outer()
+
+
+def _draw_weights(figure: Any, cells: Sequence[Cell]) -> None:
+    for axes, cell in _grid(figure, cells):
+        paths = cell["weights"][:, :, 0]
+        at = np.linspace(0, cell.config["steps"], paths.shape[1])
+        for path, gate in zip(paths, cell["gate"][:, -1], strict=True):
+            axes.plot(at, path, color=PALETTE[0 if gate > 0.5 else 1], alpha=0.4, linewidth=0.8)
+        axes.axhline(TRUTH[cell.op][0], color=GREY, linestyle="--", linewidth=1.5)
+        axes.set(xlabel="step", ylabel="weight of x1", ylim=(-1.05, 1.05))
         axes.label_outer()
 
 
@@ -275,9 +307,13 @@ def sections(cells: Sequence[Cell]) -> list[Section]:
 
 
 WHY = (
-    "An error moves the gate to the path that is nearer to the target at that moment, whatever the operation is: "
-    "dz = dy (a - m) g (1 - g). Early weights, and not the task, decide that.",
-    "Once the gate is shut, the other path receives no gradient, and the gate itself hardly any.",
+    "Where y is too low the gate moves to the larger of the two paths, where it is too high to the smaller, "
+    "whatever the operation is: dz = dy (a - m) g (1 - g). So the choice depends on the weights of that moment; "
+    "the figure shows gates that go to one side first and come back.",
+    "Madsen and Johansen find the choice close to random in a network of two layers with 100 inputs. This is one "
+    "unit with two inputs, a far easier task; the rows `right` say how often it chooses well here.",
+    "With one output `scalar` is the same as `matrix`, and on positive inputs `abs` is too: these train to the "
+    "same weights, and `abs` differs on negative inputs only.",
     "A gate that sees its input has no bias: g(0) = 1/2 and g(-x) = 1 - g(x) for `matrix` and `scalar`. The rows "
     "`flipped_negative` show the side change on negative inputs. `abs` and `independent` cannot flip so.",
 )
@@ -299,7 +335,7 @@ GATE = Experiment(
     ),
     deviations={
         "always": ("A laboratory of our own: no such table was published.",),
-        "quick": ("20 seeds, 3,000 steps, and the gates `matrix` and `independent` only.",),
+        "quick": ("20 seeds, and the gates `matrix` and `independent` only.",),
         "full": ("Ten times the steps: 200,000.",),
     },
     metrics=METRICS,

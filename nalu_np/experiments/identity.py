@@ -228,10 +228,10 @@ def sections(cells: Sequence[Cell]) -> list[Section]:
 WHY = (
     "The paper states neither the optimiser nor the initial values nor the training points. Plain gradient "
     "descent on the eleven integers was chosen with Table 5 in view, among SGD, Adam and RMSprop: that the order "
-    "of the nonlinearities agrees is weak evidence.",
+    "of the saturating nonlinearities agrees is weak evidence. That of the others agrees in part only.",
     "A network that saturates stays near its value at the edge of training, 5, and its error is then about 495, "
     "the mean of |x| less 5. All that saturate come near it, here and in the paper, and their intervals are "
-    "narrow: a row that is outside may differ by a part of 1.",
+    "narrow: a row that is outside may differ by about 1.",
     "Nonlinearities that are linear far out continue with the slope that they have at the edge. How far that is "
     "from 1 depends on how the network was initialised and how well it was trained, which is not stated; there "
     "the numbers differ most.",

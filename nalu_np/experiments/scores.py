@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -59,7 +59,7 @@ ZERO = 0.05
 #: Draws the rows of a place for an operation: (op, place, rng, n) -> x, y.
 Draw = Callable[[str, str, np.random.Generator, int], tuple[NDArray[Any], NDArray[Any]]]
 
-#: What the paper prints for (op, model, place), or "".
+#: What is printed or said about (op, model, place), or "".
 Published = Callable[[str, str, str], str]
 
 METRICS = {
@@ -67,9 +67,11 @@ METRICS = {
         "score on rows like those of training: 100 times the mean squared error over that of random networks, "
         "median over seeds"
     ),
-    "extrapolation": Metric("the same score on rows beyond training, median over seeds"),
-    "success": Metric("seeds with a score below 0.05 beyond training, which the paper prints as 0.0", rate=True),
-    "best": Metric("lowest score beyond training among all seeds"),
+    "extrapolation": Metric(
+        "score on rows beyond training: 100 times the mean squared error over that of random networks, median "
+        "over seeds"
+    ),
+    "success": Metric("seeds with a score below 0.05 beyond training, which one decimal prints as 0.0", rate=True),
     "mse_interpolation": Metric("mean squared error on rows like those of training, median over seeds"),
     "mse_extrapolation": Metric("mean squared error on rows beyond training, median over seeds"),
 }
@@ -126,25 +128,26 @@ def trained(config: Config, layer: Layer, random: Layer, draw: Draw, measured: i
 # --- what they say ----------------------------------------------------------------------------------------------
 
 
-def rows(cells: Sequence[Cell], published: Published, notes: Mapping[tuple[str, str, str], str]) -> list[Row]:
-    """Rates, scores and errors of every cell, the scores beside those of the paper."""
+def rows(cells: Sequence[Cell], score: Published, raw: Published, incomparable: Published) -> list[Row]:
+    """Rates, scores and errors of every cell, beside the paper's scores and raw errors.
+
+    `incomparable` says why a published score cannot be compared, or "".
+    """
     made = []
     for cell in cells:
         made.append(rate(f"{cell.name}/success", cell["extrapolation"] < ZERO))
         for place in PLACES:
-            text = published(cell.op, cell.model, place)
-            note = [SELECTED] * bool(text) + [notes.get((cell.op, cell.model, place), "")]
-            made.append(error(f"{cell.name}/{place}", cell[place], text, "; ".join(filter(None, note))))
-        made += [error(f"{cell.name}/mse_{place}", cell[f"mse_{place}"]) for place in PLACES]
-        made.append(error(f"{cell.name}/best", cell["extrapolation"], statistic=_least))
+            at = (cell.op, cell.model, place)
+            why, note = (incomparable(*at), SELECTED) if score(*at) else ("", "")
+            made.append(error(f"{cell.name}/{place}", cell[place], score(*at), note, incomparable=why))
+        for place in PLACES:
+            printed = raw(cell.op, cell.model, place)
+            other = "published: of data whose range is not stated" if printed else ""
+            made.append(error(f"{cell.name}/mse_{place}", cell[f"mse_{place}"], printed, incomparable=other))
     return made
 
 
 SELECTED = "published: runs and their selection are not stated"
-
-
-def _least(values: Any, axis: int = -1) -> Host:
-    return np.asarray(np.min(values, axis=axis), np.float64)
 
 
 def picture(cells: Sequence[Cell]) -> Picture:
@@ -161,7 +164,7 @@ def picture(cells: Sequence[Cell]) -> Picture:
         "A point a seed; 100 is a random network, and left of the dashed line the paper's tables would print 0.0. "
         "Squares are units of neural arithmetic, circles ordinary networks.",
         partial(_draw, cells=cells, ops=ops, models=models),
-        height=1.2 + (0.5 + 0.16 * len(models)) * ((len(ops) + 1) // 2),
+        height=1.2 + (0.6 + 0.19 * len(models)) * ((len(ops) + 1) // 2),
     )
 
 
@@ -175,12 +178,13 @@ def _draw(figure: Any, cells: Sequence[Cell], ops: Sequence[str], models: Sequen
             axes.plot(scores, at, MARKERS[kind], color=PALETTE[kind], markersize=2.5, alpha=0.5, linestyle="none")
         axes.axvline(ZERO, color=PALETTE[3], linestyle="--", linewidth=1)
         axes.set(xscale="log", title=SYMBOLS[op])
-        axes.set_yticks(range(len(models)), models, fontsize=7)
+        axes.set_yticks(range(len(models)), models, fontsize=9)
     grid.flat[0].invert_yaxis()
-    for axes in grid[-1]:
-        axes.set_xlabel("score beyond training")
     for axes in grid.flat[len(ops) :]:
         axes.set_visible(False)
+    for axes in grid.flat[max(0, len(ops) - 2) : len(ops)]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("score beyond training")
 
 
 def tables(cells: Sequence[Cell], published: Published) -> list[Section]:
