@@ -44,6 +44,7 @@ def entry(folder: Path) -> tuple[str, dict[str, Any]]:
         "seconds": round(sum(record["seconds"] for record in run.records())),
         "on": {name: last[name] for name in ("started", "nalu_np", "python", "numpy", "processor", "cores")},
         "rows": [_plain(asdict(row)) for row in run.experiment.rows(run.cells())],
+        "tables": [asdict(section) for section in run.experiment.sections(run.cells()) if section.rows],
     }
 
 
@@ -79,6 +80,10 @@ def page(entries: dict[str, Any]) -> str:
             *(f"    {line}" for line in as_text(run, rows).splitlines()),
             "",
         ]
+        for table in found["tables"]:
+            cells = [table["header"], ["---"] * len(table["header"]), *table["rows"]]
+            lines += [f"{table['title']}. {' '.join(table['text'])}", ""]
+            lines += [f"| {' | '.join(row)} |".replace("*", "\\*") for row in cells] + [""]
     return "\n".join(lines)
 
 

@@ -29,7 +29,7 @@ from .bench import CASES, bench
 from .checks import check_layer, registered_layers
 from .errors import FileError, GradientError, NaluError, OptionError, SweepError, printable
 from .experiments import EXPERIMENTS, find, runs
-from .experiments.base import SCALES
+from .experiments.base import SCALES, Experiment
 from .layer import Layer, Params
 from .learn import TRAINED, UNITS, Learned, Plan, gates, learn, off_branch, predict
 from .peers import PEERS
@@ -489,27 +489,35 @@ def _run(options: argparse.Namespace) -> int:
     experiment = find(options.name)
     if options.dask is not None and options.workers > 1:
         raise OptionError("run: --workers starts processes here, --dask uses those of a cluster; leave one out")
-    scale = options.scale
-    default = f"runs/{experiment.name}{'' if scale == 'default' else f'-{scale}'}"
-    run = runs.start(experiment, scale, options.seeds, Path(options.out or default), options.resume)
-    who = printable(os.fsdecode(run.folder), None)
-    about = duration(run.seconds(options.workers))
-    print(f"{experiment.title}: {size(run.configs)}; about {about}, an estimate", flush=True)
-    bar = _Bar(quiet=False)
+    default = f"runs/{experiment.name}{'' if options.scale == 'default' else f'-{options.scale}'}"
+    folder = Path(options.out or default)
     try:
-        counts = runs.execute(run, options.workers, options.dask, bar.part)
+        run, counts = _executed(experiment, folder, options)
+        _tell(run, write(run))
     except KeyboardInterrupt:
-        bar.clear()
+        who = printable(os.fsdecode(folder), None)
         return _stop(f"interrupted; what is finished is kept in {who}; add --resume to go on", 130)
     except SweepError as error:
         raise SweepError(f"{error}, with --resume") from None
-    finally:
-        bar.clear()
-    _tell(run, write(run))
     if counts["failed"]:
         _warn(f"{counts['failed']} of {counts['total']} parts failed, see the page; --resume tries them again")
         return 1
     return 0
+
+
+def _executed(
+    experiment: Experiment, folder: Path, options: argparse.Namespace
+) -> tuple[runs.Run, dict[str, int]]:
+    """The run, and what sweep counted."""
+    bar = _Bar(quiet=False)
+    try:
+        with runs.opened(options.workers, options.dask) as executor:  # first: if it fails, no folder is taken
+            run = runs.start(experiment, options.scale, options.seeds, folder, options.resume)
+            about = duration(run.seconds(options.workers))
+            print(f"{experiment.title}: {size(run.configs)}; about {about}, an estimate", flush=True)
+            return run, runs.execute(run, executor, bar.part)
+    finally:
+        bar.clear()
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -24,16 +24,22 @@ from .experiments.runs import Run, put
 #: Inches of a figure's width.
 WIDTH = 7.2
 
-#: What matplotlib draws text and axes with, which the page puts its own colour in place of.
+#: What matplotlib draws text and axes with.
 INK = "#1b1f24"
 
 #: Rows that a terminal shows; of more, the key ones.
 MOST_LINES = 100
 
+#: Key rows that the first screen shows.
+MOST_CARDS = 6
+
 #: Formulas of a cell that are listed; the rest are counted.
 MOST_FORMULAS = 6
 
-NO_FIGURES = "no figures, as matplotlib is missing: python -m pip install 'nalu_np[plot]', then nalu-np report"
+NO_FIGURES = (
+    "no figures, as matplotlib is missing (any in the folder are older): "
+    "python -m pip install 'nalu_np[plot]', then nalu-np report"
+)
 
 SIGNS = {"inside": "●", "outside": "○", "not comparable": "≠", "none published": "–"}
 
@@ -233,15 +239,15 @@ def draw(pictures: Sequence[Picture]) -> list[Drawn] | None:
 
 
 def inline(svg: str, picture: Picture) -> str:
-    """An SVG as a part of a page: in its colour of text, with names of its own, and words for who does not see.
+    """An SVG as a part of a page: with names of its own, and words for who does not see.
 
     Examples
     --------
     >>> from nalu_np.experiments.base import Picture
     >>> from nalu_np.report import inline
     >>> picture = Picture("cost", "Cost", "It falls.", "", draw=print)
-    >>> inline('<?xml?><svg width="5pt" height="3pt"><g id="a" style="fill: #1b1f24"/></svg>', picture)
-    '<svg role="img" aria-label="It falls."><g id="cost-a" style="fill: currentColor"/></svg>'
+    >>> inline('<?xml?><svg width="5pt" height="3pt"><g id="a"/></svg>', picture)
+    '<svg role="img" aria-label="It falls."><g id="cost-a"/></svg>'
     """
     svg = svg[svg.index("<svg") :].strip()
     head, rest = re.match(r"<svg([^>]*)>(.*)", svg, re.DOTALL).groups()  # type: ignore[union-attr]
@@ -249,7 +255,7 @@ def inline(svg: str, picture: Picture) -> str:
     rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
     for before in ('id="', 'href="#', "url(#"):
         rest = rest.replace(before, f"{before}{picture.name}-")
-    return f'<svg role="img" aria-label="{escape(picture.alt)}"{head}>{rest}'.replace(INK, "currentColor")
+    return f'<svg role="img" aria-label="{escape(picture.alt)}"{head}>{rest}'
 
 
 # --- the page ---------------------------------------------------------------------------------------------------
@@ -288,9 +294,9 @@ def page(
         *_head(run, records),
         *_summary(run, rows, figures[:1]),
         *_protocol(run),
+        *(line for section in sections for line in _section(section)),
         *_rows(run, rows),
         *_titled("Figures", [line for figure in figures[1:] for line in _figure(figure)]),
-        *(line for section in sections for line in _section(section)),
         *_titled("Formulas read out", _formulas(cells)),
         *_titled("Failures", _failures(cells, records)),
         *_titled("Speed", _speed(cells)),
@@ -304,13 +310,18 @@ def _titled(title: str, lines: Sequence[str]) -> list[str]:
     return [f"<h2>{escape(title)}</h2>", *lines] if lines else []
 
 
+def _prose(text: str) -> str:
+    """A sentence, escaped; what stands between backticks is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def _p(text: str, kind: str = "") -> str:
     of = f' class="{kind}"' if kind else ""
-    return f"<p{of}>{escape(text)}</p>"
+    return f"<p{of}>{_prose(text)}</p>"
 
 
 def _list(sentences: Iterable[str]) -> list[str]:
-    return ["<ul>", *(f"<li>{escape(sentence)}</li>" for sentence in sentences), "</ul>"]
+    return ["<ul>", *(f"<li>{_prose(sentence)}</li>" for sentence in sentences), "</ul>"]
 
 
 def _head(run: Run, records: Sequence[Record]) -> list[str]:
@@ -332,35 +343,33 @@ def _head(run: Run, records: Sequence[Record]) -> list[str]:
 def _summary(run: Run, rows: Sequence[Row], figures: Sequence[Drawn | Picture]) -> list[str]:
     """One screen: how many rows have which verdict, the key ones, the main figure."""
     counts = Counter(row.verdict for row in rows)
-    lines = ["<section>", '<ul class="counts">']
+    lines = ['<ul class="counts">']
     lines += [f"<li>{_verdict(name)} {counts[name]}</li>" for name in SIGNS if counts[name]]
-    lines += ["</ul>", '<ul class="cards">']
+    lines += ["</ul>", '<section class="first">', '<ul class="cards">']
     named = {row.row: row for row in rows}
-    for name in run.experiment.key:
-        row = named.get(f"{run.experiment.name}/{name}")
-        if row is not None:
-            metric = _metric(run, row)
-            numbers = _Shown.of(row, metric)
-            interval = f"95 %: {numbers.interval}"
-            if row.published:
-                interval += f"; published {numbers.published}"
-            parts = ["<li>", f'<span class="name">{escape(_who(row))}</span>']
-            parts += [f"<b>{escape(numbers.ours)}</b>", f"<span>{escape(interval)}</span>"]
-            lines.append("".join([*parts, f"<span>{escape(metric.text)}</span>", "</li>"]))
+    found = (named.get(f"{run.experiment.name}/{name}") for name in run.experiment.key)
+    lines += [_card(row, _metric(run, row)) for row in list(filter(None, found))[:MOST_CARDS]]
     lines.append("</ul>")
     for figure in figures:
         lines += _figure(figure)
     return [*lines, "</section>"]
 
 
+def _card(row: Row, metric: Metric) -> str:
+    numbers = _Shown.of(row, metric)
+    interval = f"95 %: {numbers.interval}" + f"; published {numbers.published}" * bool(row.published)
+    name = f'<span class="name">{escape(_who(row))}</span><b>{escape(numbers.ours)}</b>'
+    return f"<li>{name}<span>{escape(interval)}</span><span>{_prose(metric.text)}</span></li>"
+
+
 def _figure(figure: Drawn | Picture) -> list[str]:
     picture = figure.picture if isinstance(figure, Drawn) else figure
-    lines = ["<figure>", f"<h3>{escape(picture.title)}</h3>"]
+    lines = ["<figure>", f"<h3>{_prose(picture.title)}</h3>"]
     if isinstance(figure, Drawn):
         lines.append(f"{_box(picture.title)}{figure.inline}</div>")
     else:
         lines.append(_p(f"Not drawn: {NO_FIGURES}. It would show: {picture.alt}", "warn"))
-    return [*lines, f"<figcaption>{escape(picture.caption)}</figcaption>", "</figure>"]
+    return [*lines, f"<figcaption>{_prose(picture.caption)}</figcaption>", "</figure>"]
 
 
 def _protocol(run: Run) -> list[str]:
@@ -380,7 +389,7 @@ def _verdict(name: str) -> str:
 COLUMNS = (
     ("", ""),
     ("ours", "number"),
-    ("95 % interval", "number"),
+    ("95 % interval", "number interval"),
     ("published", "number"),
     ("verdict", "verdict"),
     ("note", "note"),
@@ -399,7 +408,7 @@ def _rows(run: Run, rows: Sequence[Row]) -> list[str]:
     for name, metric in run.experiment.metrics.items():
         found = [row for row in rows if row.row.rpartition("/")[2] == name]
         if found:
-            meaning = f"<span><b>{escape(name)}</b> {escape(metric.text)}</span>"
+            meaning = f"<span><b>{escape(name)}</b> {_prose(metric.text)}</span>"
             group = f'<th scope="rowgroup" colspan="{len(COLUMNS)}">{meaning}</th>'
             lines += [f'<tbody><tr class="group">{group}</tr>', *(_row(row, metric) for row in found), "</tbody>"]
     return _titled("Published and ours", [*lines, "</table></div>"])
@@ -408,8 +417,8 @@ def _rows(run: Run, rows: Sequence[Row]) -> list[str]:
 def _row(row: Row, metric: Metric) -> str:
     shown = _Shown.of(row, metric)
     numbers = (shown.ours, shown.interval, shown.published)
-    cells = "".join(f'<td class="number">{escape(number)}</td>' for number in numbers)
-    cells += f'<td class="verdict">{_verdict(row.verdict)}</td><td class="note">{escape(row.note)}</td>'
+    texts = [*map(escape, numbers), _verdict(row.verdict), _prose(row.note)]
+    cells = "".join(f'<td class="{kind}">{text}</td>' for (_, kind), text in zip(COLUMNS[1:], texts, strict=True))
     return f'<tr><th scope="row">{escape(_who(row))}</th>{cells}</tr>'
 
 
@@ -440,7 +449,7 @@ def _table(label: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     lines.append(f"<thead><tr>{heads}</tr></thead><tbody>")
     for row in rows:
         first = f'<th scope="row"{kinds[0]}>{escape(row[0])}</th>'
-        rest = "".join(f"<td{kind}>{escape(text)}</td>" for text, kind in zip(row[1:], kinds[1:], strict=True))
+        rest = "".join(f"<td{kind}>{_prose(text)}</td>" for text, kind in zip(row[1:], kinds[1:], strict=True))
         lines.append(f"<tr>{first}{rest}</tr>")
     return [*lines, "</tbody></table></div>"]
 

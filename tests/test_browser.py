@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import toy_experiment
@@ -91,9 +92,31 @@ def page(tmp_path_factory):
     return folder / "report.html"
 
 
+@pytest.fixture(scope="module", params=["static", "gate"])
+def real(request, tmp_path_factory):
+    """A page of an experiment that was trained for a moment."""
+    experiment = EXPERIMENTS[request.param]
+    configs = [{**config, "steps": 20} for config in experiment.cells("quick", 2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EXPERIMENTS, experiment.name, replace(experiment, cells=lambda scale, seeds: configs))
+        folder = tmp_path_factory.mktemp(experiment.name) / "out"
+        assert cli.main(["run", experiment.name, "--out", str(folder)]) == 0
+    return folder / "report.html"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_it_opens_without_a_complaint_and_nothing_is_wider_than_the_page(browser, page, width, scheme):
+    check(browser, page, width, scheme)
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1400, "light")])
+def test_so_do_pages_of_real_experiments(browser, real, width, scheme):
+    check(browser, real, width, scheme)
+    assert browser.ask(CONTRAST) >= 4.5
+
+
+def check(browser, page, width, scheme):
     browser.open(page, width, scheme)
     asked = [params["request"]["url"] for params in browser.heard("Network.requestWillBeSent")]
     assert asked == [f"file://{page}"]
@@ -134,15 +157,32 @@ def test_text_stands_out_by_day_and_by_night(browser, page):
         browser.open(page, 1400, scheme)
         assert browser.ask(CONTRAST) >= 4.5
         lights[scheme] = browser.ask("getComputedStyle(document.body).backgroundColor")
-        ink = browser.ask("getComputedStyle(document.querySelector('svg')).color")
-        assert ink == browser.ask("getComputedStyle(document.body).color")
+        paper = browser.ask("getComputedStyle(document.querySelector('svg')).backgroundColor")
+        assert paper == {"light": "rgba(0, 0, 0, 0)", "dark": "rgb(245, 246, 248)"}[scheme]
     assert lights["light"] != lights["dark"]
 
 
-def test_the_first_screen_ends_with_the_main_figure(browser, page):
+def test_the_main_figure_is_on_the_first_screen(browser, page):
     browser.open(page, 1400)
-    top = browser.ask("document.querySelector('figure svg').getBoundingClientRect().top")
-    assert top < 700
+    assert browser.ask("document.querySelector('figure svg').getBoundingClientRect().bottom") < 900
+
+
+def test_the_main_figure_of_real_experiments_is_on_the_first_screen(browser, real):
+    browser.open(real, 1400)
+    assert browser.ask("document.querySelector('figure svg').getBoundingClientRect().bottom") < 900
+    assert browser.ask("document.querySelectorAll('.cards li').length") in range(1, 7)
+
+
+def test_on_a_phone_a_row_is_seen_without_scrolling(browser, real):
+    browser.open(real, 400)
+    assert browser.ask("(e => e.scrollWidth <= e.clientWidth)(document.querySelector('.wide').parentElement)")
+    lines = browser.ask("""
+        [...document.querySelectorAll(".wide tbody tr:not(.group)")].map(
+            row => [...row.querySelectorAll("th, td:not(.interval, .note)")].map(e => e.getBoundingClientRect())
+        ).map(cells => [cells.length, Math.max(...cells.map(r => r.right)), new Set(cells.map(r => r.top)).size])
+    """)
+    assert lines
+    assert all(count == 4 and right <= 400 and tops == 1 for count, right, tops in lines)
 
 
 def test_it_can_be_printed(browser, page):

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -17,10 +18,10 @@ from nalu_np.experiments.base import Metric, Picture, Row
 VOID = {"meta", "link", "br"}
 ORDER = [
     "Protocol",
-    "Published and ours",
-    "Figures",
     "Largest",
     "Why",
+    "Published and ours",
+    "Figures",
     "Formulas read out",
     "Failures",
     "Speed",
@@ -105,6 +106,25 @@ def test_what_comes_from_records_is_escaped(folder):
     assert text.count("&lt;script&gt;") > 20
 
 
+def test_what_stands_between_backticks_is_code(folder):
+    text = (folder / "report.html").read_text("utf-8")
+    assert "<li>Seed <code>r</code> errs by <code>r / 100</code>; &lt;<code>&amp;</code>&gt;.</li>" in text
+    assert text.count("seeds that <code>err</code> by at most") == 2  # a card, and the table
+    assert "`" not in text
+
+
+def test_cards_are_few_and_in_the_order_of_the_key(folder, monkeypatch):
+    run = runs.read(folder)
+    rows = EXPERIMENTS["toy"].rows(run.cells())
+    key = tuple(row.row.partition("/")[2] for row in reversed(rows))
+    lines = report._summary(replace(run, experiment=replace(run.experiment, key=key)), rows, [])
+    cards = [line for line in lines if 'class="name"' in line]
+    assert len(rows) == 8
+    assert len(cards) == report.MOST_CARDS == 6
+    assert ["add ·" in card for card in cards] == [True] * 4 + [False] * 2
+    assert "half of it" in cards[0]
+
+
 def test_figures_can_be_told_apart_and_have_words(page):
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(set(ids)) == len(ids)
@@ -116,13 +136,6 @@ def test_figures_can_be_told_apart_and_have_words(page):
     assert [d["aria-label"] for d in drawings] == [f"They rise {toy_experiment.NASTY}.", "They rise."]
     assert all("viewbox" in d and "width" not in d for d in drawings)
     assert len(page.all("figure")) == len(page.all("figcaption")) == 2
-
-
-def test_figures_take_the_colour_of_the_text(folder):
-    text = (folder / "report.html").read_text("utf-8").partition("<svg")[2]
-    assert report.INK not in text
-    assert "currentColor" in text
-    assert report.INK in (folder / "main.svg").read_text("utf-8")
 
 
 def test_tables_have_heads_and_scroll_in_boxes(page):

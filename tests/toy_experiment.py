@@ -19,14 +19,14 @@ def cells(scale, seeds, broken=""):
 
 
 def run(config):
-    """The errors; or, as the config has it, an exception, Ctrl-C while a file is there, or NaN."""
+    """The errors; or, as the config has it, an exception, Ctrl-C while a file is there, a minute, or NaN."""
     if config["broken"] == "raises" and config["op"] == "add":
         raise ArithmeticError(f"no more digits {NASTY}")
     if config["broken"].startswith("/") and Path(config["broken"]).exists() and config["first"] == 2:
         raise KeyboardInterrupt
     if config["broken"] == "dies":
         os._exit(1)
-    time.sleep(0.001)
+    time.sleep(60 if config["broken"] == "slow" and config["first"] else 0.001)
     errors = [float("nan") if config["broken"] == "nan" and r % 2 else r / 100 for r in replicas(config)]
     seeds = {"error": errors, "diverged": [e != e for e in errors]}
     seeds["formula"] = [NASTY if config["op"] == "add" else f"x{r}" for r in replicas(config)]
@@ -71,10 +71,10 @@ def toy(broken=""):
         title=f"A toy {NASTY}",
         claim="Errors rise with the seed.",
         source="nobody",
-        protocol=("Seed r errs by r / 100.",),
+        protocol=("Seed `r` errs by `r / 100`; <`&`>.",),
         deviations={"always": ("It is a toy.",), "quick": ("2 seeds instead of 6.",)},
         metrics={
-            "success": Metric("seeds that err by at most 0.02", rate=True),
+            "success": Metric("seeds that `err` by at most 0.02", rate=True),
             "error": Metric("error, median over seeds"),
             "free": Metric("error, with which nothing is compared"),
             "half": Metric("half of it"),

@@ -28,6 +28,7 @@ from .base import (
     Section,
     error,
     every,
+    middle,
     outcome,
     parts,
     rate,
@@ -197,7 +198,7 @@ def rows(cells: Sequence[Cell]) -> list[Row]:
 
 def pictures(cells: Sequence[Cell]) -> list[Picture]:
     """The error of every seed of every cell, and the loss of the article's own."""
-    medians = ", ".join(f"{cell.model} on {cell.op} {np.median(cell['relative']):.2g}" for cell in cells)
+    medians = ", ".join(f"{cell.model} on {cell.op} {middle(cell['relative']):.2g}" for cell in cells)
     return [
         Picture(
             "errors",

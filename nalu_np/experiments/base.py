@@ -206,10 +206,21 @@ def every(config: Config) -> int:
 def outcome(result: Result, shared: Mapping[str, Any] | None = None, /, **seeds: Any) -> dict[str, Any]:
     """What `run` returns: `seeds`, an entry a replica each, and `shared`, what holds for all.
 
-    The loss curve and which seeds diverged are put in beside what is given.
+    The loss curve and which seeds diverged are put in, unless `loss` and `diverged` are given. Of seeds that
+    diverged all other arrays of floats are NaN: what their frozen parameters give is no result.
     """
     own = {"loss": rounded(result.history["loss"].T, 4), "diverged": result.diverged, **seeds}
-    return {"seeds": {name: rounded(value) for name, value in own.items()}, "shared": dict(shared or {})}
+    failed = np.asarray(own["diverged"], np.bool_)
+    kept = {name: value if name == "loss" else _without(value, failed) for name, value in own.items()}
+    return {"seeds": {name: rounded(value) for name, value in kept.items()}, "shared": dict(shared or {})}
+
+
+def _without(values: Any, failed: NDArray[np.bool_]) -> Any:
+    """Floats, an entry a seed, with NaN where the seed failed; all else as it is."""
+    found = np.asarray(values)
+    if found.dtype.kind != "f" or not failed.any():
+        return values
+    return np.where(failed.reshape(-1, *[1] * (found.ndim - 1)), found.dtype.type(np.nan), found)
 
 
 def rounded(values: Any, digits: int = 9) -> Any:
@@ -250,6 +261,19 @@ def _cell(group: Sequence[Record]) -> Cell:
     count = sum(record["config"]["count"] for record in group)
     config = {**group[0]["config"], "count": count}
     return Cell(config, seeds, group[0]["result"]["shared"], sum(record["seconds"] for record in group))
+
+
+def middle(values: ArrayLike) -> Any:
+    """Median over the first axis, the seeds; those that are not finite count as infinite, as they do in rows.
+
+    Examples
+    --------
+    >>> from nalu_np.experiments.base import middle
+    >>> float(middle([1.0, 2.0, float("nan")])), float(middle([1.0, float("nan")]))
+    (2.0, inf)
+    """
+    found = np.asarray(values, dtype=np.float64)
+    return np.median(np.where(np.isfinite(found), found, math.inf), axis=0)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------

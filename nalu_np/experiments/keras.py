@@ -26,6 +26,7 @@ from .base import (
     Row,
     Section,
     error,
+    middle,
     outcome,
     parts,
     rate,
@@ -161,7 +162,7 @@ def rows(cells: Sequence[Cell]) -> list[Row]:
 
 def pictures(cells: Sequence[Cell]) -> list[Picture]:
     """The cost of both."""
-    medians = " and ".join(f"{cell.model} {np.median(cell['loss'][:, -1]):.2g}" for cell in cells)
+    medians = " and ".join(f"{cell.model} {middle(cell['loss'][:, -1]):.2g}" for cell in cells)
     return [
         Picture(
             "cost",
@@ -179,7 +180,7 @@ def _draw_cost(figure: Any, cells: Sequence[Cell]) -> None:
         losses = cell["loss"]
         at = np.linspace(0, cell.config["steps"], losses.shape[1] + 1)[1:]
         axes.plot(at, losses.T, color=color, alpha=0.3, linewidth=0.7)
-        axes.plot(at, np.median(losses, axis=0), color=color, linewidth=2, label=f"{cell.model}, median")
+        axes.plot(at, middle(losses), color=color, linewidth=2, label=f"{cell.model}, median")
     for stage in range(1, len(RATES)):
         axes.axvline(cells[0].config["steps"] * stage / len(RATES), color=GREY, linestyle=":")
     axes.set(xlabel="step", ylabel="mean squared error", yscale="log")

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import platform
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -117,7 +118,7 @@ def start(experiment: Experiment, scale: str, seeds: int | None, folder: Path, r
         raise FileError(f"{who}: cannot be used as a folder: {reason}; choose another --out") from None
     if "config.json" in there:
         old = read(folder)
-        if old.configs != configs or old.experiment.name != experiment.name:
+        if (old.what, old.configs) != (run.what, configs):
             raise FileError(f"{who}: it holds another run, {old.what}, not {run.what}; choose another --out")
         if not resume:
             done = sum(record["status"] == "done" for record in old.records())
@@ -206,24 +207,27 @@ def put(path: Path, content: bytes) -> None:
 # --- who computes -----------------------------------------------------------------------------------------------
 
 
-def execute(
-    run: Run, workers: int = 1, dask: str | None = None, callback: Callable[[Record], object] | None = None
-) -> dict[str, int]:
+def execute(run: Run, executor: Executor | None, callback: Callable[[Record], object]) -> dict[str, int]:
     """Run what is not finished; returns what `sweep` does."""
-    with _executor(workers, dask) as executor:
-        return sweep(run.experiment.run, run.configs, executor=executor, out=run.results, callback=callback)
+    return sweep(run.experiment.run, run.configs, executor=executor, out=run.results, callback=callback)
 
 
 @contextmanager
-def _executor(workers: int, dask: str | None) -> Iterator[Executor | None]:
-    """None for this process, processes of its own, or dask."""
+def opened(workers: int, dask: str | None) -> Iterator[Executor | None]:
+    """None for this process, processes of its own, or dask; Ctrl-C ends the processes where they are."""
     if dask is not None:
         with connected(dask) as client:
             yield client.get_executor(pure=False)
     elif workers > 1:
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        # A terminal sends Ctrl-C to them too, and each would print where it was.
+        deaf: dict[str, Any] = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **deaf)
         try:
             yield pool
+        except KeyboardInterrupt:
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     else:

@@ -25,6 +25,7 @@ from .base import (
     Section,
     error,
     every,
+    middle,
     outcome,
     rate,
     replicas,
@@ -205,6 +206,6 @@ def tables(cells: Sequence[Cell], published: Published) -> list[Section]:
 def _beside(cell: Cell | None, place: str, theirs: str) -> str:
     if cell is None:
         return ""
-    score = float(np.median(np.where(np.isfinite(cell[place]), cell[place], np.inf)))
+    score = float(middle(cell[place]))
     ours = f"{score:.1f}" if score < 999.95 else ">999.9"
     return f"{ours} ({theirs})" if theirs else ours

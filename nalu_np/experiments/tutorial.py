@@ -29,6 +29,7 @@ from .base import (
     among,
     error,
     every,
+    middle,
     outcome,
     parts,
     rate,
@@ -211,7 +212,7 @@ def pictures(cells: Sequence[Cell]) -> list[Picture]:
 
 def cost_picture(cell: Cell) -> Picture:
     """The cost curve of a cell."""
-    median = np.median(cell["loss"], axis=0)
+    median = middle(cell["loss"])
     return Picture(
         "cost",
         "The cost by step",
@@ -229,7 +230,7 @@ def draw_cost(figure: Any, cell: Cell) -> None:
     losses = cell["loss"]  # (S, K)
     at = cell.config["steps"] / losses.shape[1] * np.arange(1, losses.shape[1] + 1)
     axes.plot(at, losses.T, color=PALETTE[5], alpha=0.4, linewidth=0.8)
-    axes.plot(at, np.median(losses, axis=0), color=PALETTE[1], linewidth=2, label="median")
+    axes.plot(at, middle(losses), color=PALETTE[1], linewidth=2, label="median")
     axes.set(xlabel="step", ylabel="mean squared error", yscale="log")
     axes.legend()
 
