@@ -1,7 +1,7 @@
 """Write performance.md from what `nalu-np bench --json` has written: one file a run, unchanged.
 
 Run from the project's root:  python docs/performance.py
-It reads docs/speed*.json, or the files named.
+It reads docs/speed-*.json, or the files named.
 """
 
 import json
@@ -39,8 +39,8 @@ also fuses a whole step into a few passes over the data, where NumPy makes one p
 """
 
 LOOPS = """
-`{alone}` is no contender, but a floor: the passes, powers and products of such a step at what NumPy's
-loops cost in the same run, and nothing else. Its share of the time of the fused kernel is {shares}.
+`{alone}` is no contender, but an estimate of the floor: the passes, powers and products of such a step, each at what
+NumPy's own loop cost by itself in the same run, and nothing else. Its share of the time of the fused kernel is {shares}.
 """
 
 
@@ -128,9 +128,9 @@ def page(reports: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Read the files named, or docs/speed*.json, and write the page beside this script."""
+    """Read the files named, or docs/speed-*.json, and write the page beside this script."""
     here = Path(__file__).parent
-    files = [Path(name) for name in sys.argv[1:]] or sorted(here.glob("speed*.json"))
+    files = [Path(name) for name in sys.argv[1:]] or sorted(here.glob("speed-*.json"))
     reports = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in files}
     (here / "performance.md").write_text(page(reports), encoding="utf-8")
 

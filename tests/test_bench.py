@@ -469,7 +469,7 @@ def pages():
 
 def test_the_page_is_what_the_script_makes_of_the_files(pages):
     reports = {
-        file.name: json.loads(file.read_text(encoding="utf-8")) for file in sorted(DOCS.glob("speed*.json"))
+        file.name: json.loads(file.read_text(encoding="utf-8")) for file in sorted(DOCS.glob("speed-*.json"))
     }
     assert reports
     assert (DOCS / "performance.md").read_text(encoding="utf-8") == pages["page"](reports)

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import math
+import runpy
 import os
 import re
 import signal
@@ -709,3 +710,12 @@ def test_dask_that_is_not_installed_is_one_line(toy, tmp_path, capsys, monkeypat
     assert run("--dask", "tcp://here:1", "--out", tmp_path / "out") == 2
     assert "needs dask; python -m pip install 'nalu_np[sweep]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_of_results_is_what_the_script_makes_of_them():
+    """docs/experiments.md holds no number that is not in experiments.json, which runs wrote."""
+    docs = Path(__file__).parent.parent / "docs"
+    script = runpy.run_path(str(docs / "experiments.py"))
+    entries = json.loads((docs / "experiments.json").read_text())
+    assert set(entries) <= set(EXPERIMENTS)
+    assert script["page"](entries) == (docs / "experiments.md").read_text()
