@@ -4,9 +4,9 @@ import csv
 import importlib
 import json
 import math
-import runpy
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -486,6 +486,18 @@ def test_ctrl_c_ends_the_workers_where_they_are():
         opened.gen.throw(KeyboardInterrupt)
     assert time.monotonic() - began < 10
     assert not any(process.is_alive() for process in processes)
+
+
+def test_workers_can_be_opened_beside_the_main_thread():
+    """Which alone may ignore signals."""
+
+    def work():
+        with runs.opened(2, None) as executor:
+            return executor.submit(abs, -2).result()
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(work).result() == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 SLOW = """

@@ -12,6 +12,7 @@ import os
 import platform
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
@@ -219,10 +220,9 @@ def opened(workers: int, dask: str | None) -> Iterator[Executor | None]:
         with connected(dask) as client:
             yield client.get_executor(pure=False)
     elif workers > 1:
-        # A terminal sends Ctrl-C to them too, and each would print where it was.
-        deaf: dict[str, Any] = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), **deaf)
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
         try:
+            _start_deaf(pool, workers)
             yield pool
         except KeyboardInterrupt:
             for process in list((pool._processes or {}).values()):
@@ -232,6 +232,22 @@ def opened(workers: int, dask: str | None) -> Iterator[Executor | None]:
             pool.shutdown(wait=True, cancel_futures=True)
     else:
         yield None
+
+
+def _start_deaf(pool: ProcessPoolExecutor, workers: int) -> None:
+    """Start the processes of a pool so that they ignore Ctrl-C, which a terminal sends to them too.
+
+    What is ignored here when they start is ignored there from the first moment; otherwise each could print where
+    it was. Only the main thread can ignore a signal, and only it is interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for _ in range(workers):
+            pool.submit(int)  # which starts one more, as none is idle yet
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
