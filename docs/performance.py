@@ -39,9 +39,8 @@ also fuses a whole step into a few passes over the data, where NumPy makes one p
 """
 
 LOOPS = """
-`{alone}` is no contender, but an estimate of the floor: the passes, powers and products of such a step, each at
-what NumPy's own loop cost by itself in the same run, and nothing else. Its share of the time of the fused kernel
-is {shares}.
+`{alone}` is no contender, but an estimate of the floor: the passes, powers and products of such a step, each
+at what NumPy's own loop cost by itself in the same run. Its share of the time of the fused kernel is {shares}.
 """
 
 
