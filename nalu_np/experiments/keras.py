@@ -198,6 +198,7 @@ WHY = (
     "rows `below_0` and `moved_0` count it.",
     "The second layer has two inputs and its argument is smaller: its gate is below 1 on the share of rows that "
     "`below_1` gives, it learns, and so its product path takes part in the output.",
+    "No formula is read out: it has 100 terms, and the errors say whether they are right.",
     "NAC, which has no gates, stands beside: the rows `success` compare both on the same task.",
 )
 

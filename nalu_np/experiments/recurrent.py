@@ -172,6 +172,7 @@ WHY = (
     "on the same operation.",
     "Several zeros of Table 9 on sequences of 10 do not follow from Table 8, whose errors divided by that of the "
     "random LSTM are up to 1.1 for the RNN with tanh; Table 1 prints 863.5 for a cell that is 862.5 in Table 9.",
+    "No formula is read out: the law is a sum over time, which the read-out of a single layer does not have.",
     "A quotient does not grow with the length, and a root only tenfold: what is off by as much as the sums grow "
     "then has scores beyond 999.9.",
 )

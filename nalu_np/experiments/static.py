@@ -196,6 +196,7 @@ WHY = (
     "A NAC cannot multiply, and a NALU has to find a gate in both of its layers. NAC-LogNAC, whose layers are a "
     "sum and a product without a gate, stands beside; how far from exact its products still are after these "
     "steps, its scores say.",
+    "No formula is read out: one of 100 inputs has twenty terms and more, and the scores say whether it is right.",
     "In Table 7 the interpolation cells of Tanh and Sigmoid for the square root do not follow from Table 6.",
 )
 
