@@ -439,7 +439,9 @@ def test_a_folder_with_other_things_is_left_as_it_is(toy, tmp_path, capsys):
     assert run("--out", tmp_path / "thesis.tex") == 2
     assert "cannot be used as a folder: File exists" in capsys.readouterr().err
     assert run("--out", "nul\0") == 2
-    assert "cannot be used as a folder: embedded null byte" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "cannot be used as a folder: " in message
+    assert "embedded null" in message  # Python's own words, which change
 
 
 def test_an_interrupted_run_goes_on_where_it_was(toy, tmp_path, capsys):
