@@ -153,11 +153,10 @@ def fit(
         the task; for those a paper would report, leave it off. With all rows at every step nothing is drawn.
     checkpoint : str or path, optional
         A file to which the state of the run is written at the end of each segment, before the callback: a kill
-        between the two loses that call. Where it
-        is there already the run goes on from it, and a finished one returns at once. On NumPy the result has the
-        bits of a run that was never interrupted, also where `steps` is larger than before. All arguments but
-        `steps`, `workers` and `callback` must be the same. A task must draw from its generator alone, and is told
-        from others by its name and what it draws first.
+        between the two loses that call. Where it is there already the run goes on from it, and a finished one
+        returns at once. On NumPy the result has the bits of a run that was never interrupted, also where `steps`
+        is larger than before. All arguments but `steps`, `workers` and `callback` must be the same. A task must
+        draw from its generator alone, and is told from others by its name and what it draws first.
 
     Returns
     -------
