@@ -235,6 +235,7 @@ WHY = (
     "Nonlinearities that are linear far out continue with the slope that they have at the edge. How far that is "
     "from 1 depends on how the network was initialised and how well it was trained, which is not stated; there "
     "the numbers differ most.",
+    "No formula is read out: of 24 hidden units it would be long, and the errors of NAC say that it computes x.",
     "Figure 1 and Table 5 contradict each other: by the legend Softsign, which saturates, errs by 4 at x = 20, "
     "and Tanhshrink, which is linear far out, by 15. The table is taken as the reference here.",
     "The threshold is PyTorch's with 1 and 0: z where z is above 1, and 0 elsewhere. The paper does not state "
