@@ -621,14 +621,23 @@ class Scan(Layer):
         train: bool = False,
         keep: Values | None = None,
     ) -> tuple[Any, Vjp]:
-        """Forward through time; the vjp goes back through it and sums the parameters' gradients."""
+        """The same parameters theta at every step, each step's new state h_new both its output and the next state.
+
+        q_tp = theta_p                                                                    [scan.1]
+        y_bo = h_new_bo,  state_bo = h_new_bo                                             [scan.2]
+        dh_new_bo = dy_bo + dstate_bo                                                     [scan.2*]
+        dtheta_p = sum_t(dq_tp)                                                           [scan.1*]
+
+        The vjp goes back through time; after the last step dstate = 0. The cells add dy and dstate themselves.
+        """
         xp = namespace(x, *params.values())
         if x.shape[-3] == 0:
             raise ShapeError(f"{self!r}: x has shape {x.shape}, but a sequence needs T >= 1 steps")
         ys, vjps = [], []
         state = self.cell.start(params, x[..., 0, :, :])
         for t in range(x.shape[-3]):
-            (y, state), cell_vjp = self.cell.step(params, x[..., t, :, :], state, rng=rng, train=train)
+            step = self.cell.step(params, x[..., t, :, :], state, rng=rng, train=train)  # [scan.1]
+            (y, state), cell_vjp = step  # [scan.2]
             ys.append(y)
             vjps.append(cell_vjp)
 
@@ -638,7 +647,7 @@ class Scan(Layer):
             dxs = []
             for t in reversed(range(len(vjps))):
                 dx, dstep, dstate = vjps[t](dy[..., t, :, :], dstate, need_dx)
-                dparams = {name: dparams[name] + dstep[name] for name in params}
+                dparams = {name: dparams[name] + dstep[name] for name in params}  # [scan.1*]
                 dxs.append(dx)
             return (xp.stack(dxs[::-1], axis=-3) if need_dx else None), dparams
 

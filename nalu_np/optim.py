@@ -38,7 +38,7 @@ def _set_number(owner: object, name: str) -> None:
 class SGD:
     """Plain gradient descent.
 
-    delta = -lr g
+    delta_p = -lr * g_p                                                                   [sgd.1]
 
     Examples
     --------
@@ -58,15 +58,15 @@ class SGD:
 
     def update(self, gradient: Array, state: State, step: int) -> tuple[Any, State]:
         """delta = -lr g."""
-        return -self.lr * gradient, state
+        return -self.lr * gradient, state  # [sgd.1]
 
 
 @dataclass(frozen=True)
 class Adam:
     """Adam, as in Algorithm 1 of its paper.
 
-    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2                                       [adam.1]
-    delta = -lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)                             [adam.2]
+    m_new_p = b1 * m_p + (1 - b1) * g_p,  v_new_p = b2 * v_p + (1 - b2) * g_p**2          [adam.1]
+    delta_p = -lr * (m_new_p / (1 - b1**t)) / (sqrt(v_new_p / (1 - b2**t)) + eps)         [adam.2]
 
     Notes
     -----
@@ -111,8 +111,8 @@ class Adam:
         b1, b2 = self.betas
         m, v = state
         m = b1 * m + (1 - b1) * gradient  # [adam.1]
-        v = b2 * v + (1 - b2) * (gradient * gradient)
-        root = namespace(v).sqrt(v * (1 / (1 - b2**step)))
+        v = b2 * v + (1 - b2) * (gradient * gradient)  # [adam.1]
+        root = namespace(v).sqrt(v * (1 / (1 - b2**step)))  # [adam.2]
         return (-self.lr / (1 - b1**step)) * m / (root + self.eps), (m, v)  # [adam.2]
 
 
@@ -120,8 +120,10 @@ class Adam:
 class RMSprop:
     """Gradient descent with each step divided by the running root mean square of its gradient.
 
-    v = alpha v + (1 - alpha) g^2,  v = 0 before the first step                           [rmsprop.1]
-    delta = -lr g / (sqrt(v) + eps)                                                       [rmsprop.2]
+    v_new_p = alpha * v_p + (1 - alpha) * g_p**2                                          [rmsprop.1]
+    delta_p = -lr * g_p / (sqrt(v_new_p) + eps)                                           [rmsprop.2]
+
+    v = 0 before the first step.
 
     Notes
     -----

@@ -135,7 +135,7 @@ def with_offset(x: Host, y: Host, names: Sequence[str]) -> tuple[Formula, float]
 
 
 def _sign(x: Host, k: Host) -> Host:
-    """The sign of a product with these exponents, as [parity.1] has it."""
+    """The sign of a product with these exponents, as [parity.2] has it."""
     return np.asarray(1.0 - 2.0 * (((x < 0) @ (k % 2 == 1).astype(np.float64)) % 2))
 
 

@@ -4,8 +4,10 @@
     dinputs = vjp(dvalue)
 
 `dq` is the gradient of the loss with respect to `q`. A vjp reads its forward pass backwards, stores nothing,
-writes nothing in place, and is linear in `dvalue`. Each block's docstring states its equations; [sum.1] is the
-tag of a forward equation and [sum.1*] of its adjoint, and the same tags stand beside the lines that compute them.
+writes nothing in place, and is linear in `dvalue`. Each block's docstring states its equations, entry by entry:
+the letters after the last underscore are indices, as in a_bo = sum_i(x_bi * W_io). [sum.1] is the tag of a forward
+equation and [sum.1*] of an adjoint, and the same tags stand beside the lines that compute them. The derivation
+pages are written from these docstrings, and the adjoints are compared with what SymPy derives from the rest.
 
 Axis letters: S replicas, B batch, I inputs, O outputs. A leading S may be missing on either side of a product;
 the vjp then sums over S what broadcasting had repeated.
@@ -52,15 +54,17 @@ def sigmoid(x: Array) -> Any:
 def nac_weight(W_hat: Array, M_hat: Array) -> tuple[Any, PairVjp]:
     """Weights that rest at -1, 0 and 1 (Trask et al. 2018, section 2).
 
-    t = tanh(W_hat),  s = sigma(M_hat),  W = t s                                          [weight.1]
-    dW_hat = dW (1 - t^2) s                                                               [weight.1*]
-    dM_hat = dW t s (1 - s)                                                               [weight.2*]
+    t_io = tanh(W_hat_io),  s_io = sigma(M_hat_io),  W_io = t_io * s_io                   [weight.1]
+    dW_hat_io = dW_io * (1 - t_io**2) * s_io                                              [weight.1*]
+    dM_hat_io = dW_io * W_io * (1 - s_io)                                                 [weight.2*]
     """
-    t, s = namespace(W_hat, M_hat).tanh(W_hat), sigmoid(M_hat)
+    t, s = namespace(W_hat, M_hat).tanh(W_hat), sigmoid(M_hat)  # [weight.1]
     W = t * s  # [weight.1]
 
     def vjp(dW: Array) -> tuple[Any, Any]:
-        return dW * (1 - t * t) * s, dW * W * (1 - s)  # [weight.1*] [weight.2*]
+        dW_hat = dW * (1 - t * t) * s  # [weight.1*]
+        dM_hat = dW * W * (1 - s)  # [weight.2*]
+        return dW_hat, dM_hat
 
     return W, vjp
 
@@ -68,9 +72,9 @@ def nac_weight(W_hat: Array, M_hat: Array) -> tuple[Any, PairVjp]:
 def linear(x: Array, W: Array) -> tuple[Any, DataVjp]:
     """A sum of weighted inputs, without a bias.
 
-    a = x W                                                                               [sum.1]
-    dW = x^T da                                                                           [sum.1*]
-    dx = da W^T                                                                           [sum.2*]
+    a_bo = sum_i(x_bi * W_io)                                                             [sum.1]
+    dW_io = sum_b(x_bi * da_bo)                                                           [sum.1*]
+    dx_bi = sum_o(da_bo * W_io)                                                           [sum.2*]
     """
     a = x @ W  # [sum.1]
 
@@ -84,15 +88,18 @@ def linear(x: Array, W: Array) -> tuple[Any, DataVjp]:
 def log_product(x: Array, W: Array, *, eps: float) -> tuple[Any, DataVjp]:
     """A product of powers, computed in log space: m_o = prod_i (|x_i| + eps)^W_io. It is blind to signs.
 
-    l = log(|x| + eps),  p = l W,  m = exp(p)                                             [product.1]
-    dp = dm m                                                                             [product.1*]
-    dW = l^T dp                                                                           [product.2*]
-    dx = (dp W^T) sign(x) / (|x| + eps);  at the kink x = 0: sign(0) = 0                  [product.3*]
+    r_bi = abs(x_bi) + eps,  l_bi = log(r_bi)                                             [product.1]
+    m_bo = exp(p_bo),  p_bo = sum_i(l_bi * W_io)                                          [product.2]
+    dp_bo = dm_bo * m_bo                                                                  [product.1*]
+    dW_io = sum_b(l_bi * dp_bo)                                                           [product.2*]
+    dx_bi = sum_o(dp_bo * W_io) * sign(x_bi) / r_bi                                       [product.3*]
+
+    At the kink x = 0, sign(0) = 0.
     """
     xp = namespace(x, W)
-    r = xp.abs(x) + eps
-    l = xp.log(r)  # noqa: E741  (the derivation's letter)
-    m = xp.exp(l @ W)  # [product.1]
+    r = xp.abs(x) + eps  # [product.1]
+    l = xp.log(r)  # [product.1]  # noqa: E741  (the derivation's letter)
+    m = xp.exp(l @ W)  # [product.2]
 
     def vjp(dm: Array, need_dx: bool = True) -> tuple[Any, Any]:
         dp = dm * m  # [product.1*]
@@ -105,28 +112,32 @@ def log_product(x: Array, W: Array, *, eps: float) -> tuple[Any, DataVjp]:
 def parity(x: Array, W: Array) -> Any:
     """The sign of a product: odd powers of negative factors turn it; roots are of magnitudes. It has no gradient.
 
-    s = (-1)^n,  n = sum_i [x_i < 0] [W_i, rounded to a multiple of 1/2, is odd]          [parity.1]
+    h_io = floor(2 * abs(W_io) + 1 / 2) % 4                                               [parity.1]
+    n_bo = sum_i((x_bi < 0) * (h_io == 2)),  s_bo = (-1)**n_bo                            [parity.2]
+
+    h counts the halves of the exponent rounded to a multiple of 1/2; n the negative factors with an odd one.
     """
     xp = namespace(x, W)
-    halves = xp.floor(2.0 * xp.abs(W) + 0.5) % 4.0  # an odd number has 2 halves, modulo 4
-    odd = xp.maximum(1.0 - xp.abs(halves - 2.0), 0.0)
+    h = xp.floor(2.0 * xp.abs(W) + 0.5) % 4.0  # [parity.1]; an odd number has 2 halves, modulo 4
+    odd = xp.maximum(1.0 - xp.abs(h - 2.0), 0.0)
     negative = xp.maximum(-xp.sign(x), 0.0)
-    return 1.0 - 2.0 * ((negative @ odd) % 2.0)  # [parity.1]; n is at most I, exact in float32
+    return 1.0 - 2.0 * ((negative @ odd) % 2.0)  # [parity.2]; n is at most I, exact in float32
 
 
 def gate(x: Array, G: Array) -> tuple[Any, DataVjp]:
     """A choice between 0 and 1 that depends on the input, without a bias.
 
-    z = x G,  g = sigma(z)                                                                [gate.1]
-    dz = dg g (1 - g)                                                                     [gate.1*]
-    dG = x^T dz                                                                           [gate.2*]
-    dx = dz G^T                                                                           [gate.3*]
+    z_bo = sum_i(x_bi * G_io),  g_bo = sigma(z_bo)                                        [gate.1]
+    dz_bo = dg_bo * g_bo * (1 - g_bo)                                                     [gate.1*]
+    dG_io = sum_b(x_bi * dz_bo)                                                           [gate.2*]
+    dx_bi = sum_o(dz_bo * G_io)                                                           [gate.3*]
     """
-    z, linear_vjp = linear(x, G)
+    z, linear_vjp = linear(x, G)  # [gate.1]
     g = sigmoid(z)  # [gate.1]
 
     def vjp(dg: Array, need_dx: bool = True) -> tuple[Any, Any]:
-        return linear_vjp(dg * g * (1 - g), need_dx)  # [gate.1*] then [gate.2*] [gate.3*]
+        dz = dg * g * (1 - g)  # [gate.1*]
+        return linear_vjp(dz, need_dx)  # [gate.2*] [gate.3*]
 
     return g, vjp
 
@@ -134,14 +145,17 @@ def gate(x: Array, G: Array) -> tuple[Any, DataVjp]:
 def abs_gate(x: Array, G: Array) -> tuple[Any, DataVjp]:
     """The gate of |x|: flipping the sign of the input does not swap the paths.
 
-    g = sigma(|x| G)                                                                      [gate.2]
-    dx = (dz G^T) sign(x);  at the kink x = 0: sign(0) = 0                                [gate.4*]
+    r_bi = abs(x_bi),  z_bo = sum_i(r_bi * G_io),  g_bo = sigma(z_bo)                     [gate.2]
+    dz_bo = dg_bo * g_bo * (1 - g_bo),  dG_io = sum_b(r_bi * dz_bo)                       [gate.4*]
+    dr_bi = sum_o(dz_bo * G_io),  dx_bi = dr_bi * sign(x_bi)                              [gate.4*]
+
+    At the kink x = 0, sign(0) = 0.
     """
     xp = namespace(x, G)
     g, gate_vjp = gate(xp.abs(x), G)  # [gate.2]
 
     def vjp(dg: Array, need_dx: bool = True) -> tuple[Any, Any]:
-        dr, dG = gate_vjp(dg, need_dx)
+        dr, dG = gate_vjp(dg, need_dx)  # [gate.4*]
         return (dr * xp.sign(x) if need_dx else None), dG  # [gate.4*]
 
     return g, vjp
@@ -151,13 +165,16 @@ def independent_gate(x: Array, G: Array) -> tuple[Any, DataVjp]:
     """A gate without input: one number an output, the same for every row.
 
     g_o = sigma(G_o)                                                                      [gate.3]
-    dG = dg g (1 - g),  dx = 0;  dg comes summed over the batch                           [gate.5*]
+    dG_o = dg_o * g_o * (1 - g_o)                                                         [gate.5*]
+
+    dg comes summed over the batch; dx = 0.
     """
     xp = namespace(x, G)
     g = sigmoid(G)[..., None, :]  # [gate.3], (O) -> (1, O)
 
     def vjp(dg: Array, need_dx: bool = True) -> tuple[Any, Any]:
-        return (xp.zeros_like(x) if need_dx else None), (dg * g * (1 - g))[..., 0, :]  # [gate.5*]
+        dG = dg * g * (1 - g)  # [gate.5*]
+        return (xp.zeros_like(x) if need_dx else None), dG[..., 0, :]
 
     return g, vjp
 
@@ -165,8 +182,8 @@ def independent_gate(x: Array, G: Array) -> tuple[Any, DataVjp]:
 def mix(g: Array, a: Array, m: Array) -> tuple[Any, Callable[[Array], tuple[Any, Any, Any]]]:
     """The gate's mixture of two paths; g may be (B, 1), one choice for all outputs of a row.
 
-    y = g a + (1 - g) m                                                                   [mix.1]
-    dg = dy (a - m),  da = dy g,  dm = dy (1 - g)                                         [mix.1*]
+    y_bo = g_bo * a_bo + (1 - g_bo) * m_bo                                                [mix.1]
+    dg_bo = dy_bo * (a_bo - m_bo),  da_bo = dy_bo * g_bo,  dm_bo = dy_bo * (1 - g_bo)     [mix.1*]
     """
     h = 1 - g
     y = g * a + h * m  # [mix.1]; not m + g (a - m), which loses an a beside a huge m
@@ -350,20 +367,21 @@ def _mean(x: Array) -> Any:
     return x / size
 
 
-def _spread(dloss: Array, y: Array) -> Any:
+def _spread(dL: Array, y: Array) -> Any:
     """Each entry's part in a mean, (S) -> (S, 1, ..., 1)."""
-    return (dloss / _size(y))[(...,) + (None,) * (y.ndim - 1)]
+    return (dL / _size(y))[(...,) + (None,) * (y.ndim - 1)]
 
 
 def mse(y: Array, target: Array) -> tuple[Any, Callable[[Array], Any]]:
     """Mean squared error of each replica, (S, B, O) -> (S).
 
-    L = mean((y - target)^2),  dy = dL 2 (y - target) / (B O)                             [mse.1] [mse.1*]
+    d_bo = y_bo - target_bo,  L = sum_b(sum_o(d_bo**2)) / (B * O)                         [mse.1]
+    dy_bo = 2 * dL * d_bo / (B * O)                                                       [mse.1*]
     """
-    d = y - target
+    d = y - target  # [mse.1]
 
-    def vjp(dloss: Array) -> Any:
-        return d * _spread(2 * dloss, y)  # [mse.1*]
+    def vjp(dL: Array) -> Any:
+        return d * _spread(2 * dL, y)  # [mse.1*]
 
     return _mean(d * d), vjp  # [mse.1]
 
@@ -371,13 +389,16 @@ def mse(y: Array, target: Array) -> tuple[Any, Callable[[Array], Any]]:
 def mae(y: Array, target: Array) -> tuple[Any, Callable[[Array], Any]]:
     """Mean absolute error of each replica, (S, B, O) -> (S).
 
-    L = mean(|y - target|),  dy = dL sign(y - target) / (B O);  at the kink sign(0) = 0   [mae.1] [mae.1*]
+    d_bo = y_bo - target_bo,  L = sum_b(sum_o(abs(d_bo))) / (B * O)                       [mae.1]
+    dy_bo = dL * sign(d_bo) / (B * O)                                                     [mae.1*]
+
+    At the kink, sign(0) = 0.
     """
     xp = namespace(y, target)
-    d = y - target
+    d = y - target  # [mae.1]
 
-    def vjp(dloss: Array) -> Any:
-        return xp.sign(d) * _spread(dloss, y)  # [mae.1*]
+    def vjp(dL: Array) -> Any:
+        return xp.sign(d) * _spread(dL, y)  # [mae.1*]
 
     return _mean(xp.abs(d)), vjp  # [mae.1]
 

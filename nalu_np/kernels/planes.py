@@ -128,7 +128,7 @@ class _Unit:
         if self.multiplies:
             np.abs(self.x, out=self.r)
             self.r += self.eps
-            np.log2(self.r, out=self.l)
+            np.log2(self.r, out=self.l)  # [product.1]
 
     def forward(self) -> None:
         """The planes of y, from those of x, whose logarithms are taken."""
@@ -148,7 +148,7 @@ class _Unit:
         for block, z, out in self.products:
             np.matmul(block, z, out=out)  # [sum.1], v, p
         if self.multiplies:
-            self._powers()  # [product.1]
+            self._powers()  # [product.2]
         if self.gated:
             q, m, y = self.v, self.p, self.y
             np.multiply(q, m, out=self.dp)

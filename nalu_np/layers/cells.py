@@ -1,10 +1,11 @@
 """The recurrent cells that a NAC's accumulator is compared with: RNN, GRU and LSTM, with PyTorch's equations.
 
-Tags as in `vjps`: [lstm.1] is a forward equation and [lstm.1*] its adjoint. The gradient of a cell's new state,
-dh' = dy + dstate, is the sum of what the output y = h' gets and of what comes back from later steps; `scan` starts
-it with 0 after the last step and sums the parameters' gradients over time.
+Tags as in `vjps`: [lstm.1] is a forward equation, [lstm.1*] its adjoint. h_new is the new state and the output y; its
+gradient dh_new = dy + dstate is the sum of what the output gets and of what comes back from later steps; `scan`
+starts it with 0 after the last step and sums the parameters' gradients over time.
 
-The equations are written for rows, h (B, H); the code keeps them transposed, h (H, B), so that the values of one
+The equations are written for rows, h (B, H), with the letters j and k for units of the state and q for columns of
+all gates side by side; the code keeps them transposed, h (H, B), so that the values of one
 gate lie side by side in memory, which is several times as fast where H is small.
 """
 
@@ -77,10 +78,13 @@ class Gated(Cell):
 class RNN(Gated):
     """The simple recurrent network of Elman.
 
-    u = x W_ih + b_ih,  v = h W_hh + b_hh                                                 [rnn.1]
-    h' = f(u + v),  y = h'                                                                [rnn.2]
-    du = dv = dh' f'(u + v)                                                               [rnn.2*]
-    dW_ih = x^T du,  dx = du W_ih^T,  dW_hh = h^T dv,  dh = dv W_hh^T                     [rnn.1*]
+    u_bj = sum_i(x_bi * W_ih_ij) + b_ih_j,  v_bj = sum_k(h_bk * W_hh_kj) + b_hh_j         [rnn.1]
+    h_new_bj = tanh(u_bj + v_bj)                                                          [rnn.2]
+    da_bj = dh_new_bj * (1 - h_new_bj**2),  du_bj = da_bj,  dv_bj = da_bj                 [rnn.2*]
+    dW_ih_ij = sum_b(x_bi * du_bj),  dx_bi = sum_j(du_bj * W_ih_ij),  db_ih_j = sum_b(du_bj) [rnn.1*]
+    dW_hh_kj = sum_b(h_bk * dv_bj),  dh_bk = sum_j(dv_bj * W_hh_kj),  db_hh_j = sum_b(dv_bj) [rnn.1*]
+
+    With "relu" max(u + v, 0) stands for tanh, and [u + v > 0] for its slope.
 
     Parameters
     ----------
@@ -120,7 +124,8 @@ class RNN(Gated):
         h, activation_vjp = ACTIVATIONS[self.activation](u + v)  # [rnn.2]
 
         def vjp(dy: Array, dstate: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any], Any]:
-            da = activation_vjp(dy.mT + dstate)  # [rnn.2*]
+            dh_new = dy.mT + dstate  # [scan.2*]
+            da = activation_vjp(dh_new)  # [rnn.2*]
             return maps_vjp(da, da, need_dx)  # [rnn.1*]
 
         return (h.mT, h), vjp
@@ -131,14 +136,19 @@ class RNN(Gated):
 class GRU(Gated):
     """The gated recurrent unit, in the variant that resets after the product with W_hh.
 
-    u = x W_ih + b_ih,  v = h W_hh + b_hh, each cut in three: u_r, u_z, u_n, v_r, v_z, v_n    [gru.1]
-    r = sigma(u_r + v_r),  z = sigma(u_z + v_z)                                           [gru.2]
-    n = tanh(u_n + r v_n)                                                                 [gru.3]
-    h' = (1 - z) n + z h,  y = h'                                                         [gru.4]
-    dz = dh' (h - n),  dn = dh' (1 - z),  dh = dh' z                                      [gru.4*]
-    du_n = dn (1 - n^2),  dv_n = du_n r,  dr = du_n v_n                                   [gru.3*]
-    du_r = dv_r = dr r (1 - r),  du_z = dv_z = dz z (1 - z)                               [gru.2*]
-    dW_ih = x^T du,  dx = du W_ih^T,  dW_hh = h^T dv,  dh has dv W_hh^T besides           [gru.1*]
+    u_bq = sum_i(x_bi * W_ih_iq) + b_ih_q,  v_bq = sum_k(h_bk * W_hh_kq) + b_hh_q         [gru.1]
+    r_bj = sigma(u_r_bj + v_r_bj),  z_bj = sigma(u_z_bj + v_z_bj)                         [gru.2]
+    n_bj = tanh(u_n_bj + r_bj * v_n_bj)                                                   [gru.3]
+    h_new_bj = (1 - z_bj) * n_bj + z_bj * h_bj                                            [gru.4]
+    dz_bj = dh_new_bj * (h_bj - n_bj),  dn_bj = dh_new_bj * (1 - z_bj)                    [gru.4*]
+    du_n_bj = dn_bj * (1 - n_bj**2),  dv_n_bj = du_n_bj * r_bj,  dr_bj = du_n_bj * v_n_bj [gru.3*]
+    du_r_bj = dr_bj * r_bj * (1 - r_bj),  dv_r_bj = du_r_bj                               [gru.2*]
+    du_z_bj = dz_bj * z_bj * (1 - z_bj),  dv_z_bj = du_z_bj                               [gru.2*]
+    dW_ih_iq = sum_b(x_bi * du_bq),  dx_bi = sum_q(du_bq * W_ih_iq),  db_ih_q = sum_b(du_bq) [gru.1*]
+    dW_hh_kq = sum_b(h_bk * dv_bq),  db_hh_q = sum_b(dv_bq)                               [gru.1*]
+    dh_bj = dh_new_bj * z_bj + sum_q(dv_bq * W_hh_jq)                                     [gru.0*]
+
+    u and v are cut in three, u = [u_r, u_z, u_n], and their gradients are put together in the same order.
 
     Parameters
     ----------
@@ -176,14 +186,14 @@ class GRU(Gated):
         h = (1 - z) * n + z * state  # [gru.4]
 
         def vjp(dy: Array, dstate: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any], Any]:
-            dh = dy.mT + dstate
-            dz, dn = dh * (state - n), dh * (1 - z)  # [gru.4*]
+            dh_new = dy.mT + dstate  # [scan.2*]
+            dz, dn = dh_new * (state - n), dh_new * (1 - z)  # [gru.4*]
             du_n = dn * (1 - n * n)  # [gru.3*]
-            dr, dv_n = du_n * v_n, du_n * r
+            dr, dv_n = du_n * v_n, du_n * r  # [gru.3*]
             du_rz = xp.concat([dr, dz], axis=-2) * rz * (1 - rz)  # [gru.2*]
             du, dv = (xp.concat([du_rz, last], axis=-2) for last in (du_n, dv_n))
             dx, dparams, dh_maps = maps_vjp(du, dv, need_dx)  # [gru.1*]
-            return dx, dparams, dh * z + dh_maps
+            return dx, dparams, dh_new * z + dh_maps  # [gru.0*]
 
         return (h.mT, h), vjp
 
@@ -193,14 +203,22 @@ class GRU(Gated):
 class LSTM(Gated):
     """Long short-term memory, with a forget gate and without peepholes.
 
-    u = x W_ih + b_ih,  v = h W_hh + b_hh,  a = u + v, cut in four: a_i, a_f, a_g, a_o    [lstm.1]
-    i = sigma(a_i),  f = sigma(a_f),  g = tanh(a_g),  o = sigma(a_o)                      [lstm.2]
-    c' = f c + i g                                                                        [lstm.3]
-    h' = o tanh(c'),  y = h'                                                              [lstm.4]
-    do = dh' tanh(c'),  dc' has dh' o (1 - tanh(c')^2) besides that of later steps        [lstm.4*]
-    di = dc' g,  df = dc' c,  dg = dc' i,  dc = dc' f                                     [lstm.3*]
-    da_i = di i (1 - i), so for f and o,  da_g = dg (1 - g^2)                             [lstm.2*]
-    du = dv = da,  dW_ih = x^T du,  dx = du W_ih^T,  dW_hh = h^T dv,  dh = dv W_hh^T      [lstm.1*]
+    u_bq = sum_i(x_bi * W_ih_iq) + b_ih_q,  v_bq = sum_k(h_bk * W_hh_kq) + b_hh_q         [lstm.1]
+    a_bq = u_bq + v_bq                                                                    [lstm.1]
+    i_bj = sigma(a_i_bj),  f_bj = sigma(a_f_bj),  g_bj = tanh(a_g_bj),  o_bj = sigma(a_o_bj) [lstm.2]
+    c_new_bj = f_bj * c_bj + i_bj * g_bj,  c_next_bj = c_new_bj                           [lstm.3]
+    t_bj = tanh(c_new_bj),  h_new_bj = o_bj * t_bj                                        [lstm.4]
+    do_bj = dh_new_bj * t_bj,  dc_new_bj = dc_next_bj + dh_new_bj * o_bj * (1 - t_bj**2)  [lstm.4*]
+    di_bj = dc_new_bj * g_bj,  df_bj = dc_new_bj * c_bj,  dg_bj = dc_new_bj * i_bj        [lstm.3*]
+    dc_bj = dc_new_bj * f_bj                                                              [lstm.3*]
+    da_i_bj = di_bj * i_bj * (1 - i_bj),  da_f_bj = df_bj * f_bj * (1 - f_bj)             [lstm.2*]
+    da_g_bj = dg_bj * (1 - g_bj**2),  da_o_bj = do_bj * o_bj * (1 - o_bj)                 [lstm.2*]
+    du_bq = da_bq,  dv_bq = da_bq                                                         [lstm.1*]
+    dW_ih_iq = sum_b(x_bi * du_bq),  dx_bi = sum_q(du_bq * W_ih_iq),  db_ih_q = sum_b(du_bq) [lstm.1*]
+    dW_hh_kq = sum_b(h_bk * dv_bq),  dh_bk = sum_q(dv_bq * W_hh_kq),  db_hh_q = sum_b(dv_bq) [lstm.1*]
+
+    a is cut in four, a = [a_i, a_f, a_g, a_o], and its gradient is put together in the same order. dc_next is the
+    gradient that comes back from later steps.
 
     Parameters
     ----------
@@ -238,22 +256,20 @@ class LSTM(Gated):
         h, c = state[..., 0, :, :], state[..., 1, :, :]
         u, v, maps_vjp = self._maps(params, x, h)
         a = u + v  # [lstm.1]
-        s, g = (
-            sigmoid(a),
-            xp.tanh(a[..., 2 * H : 3 * H, :]),
-        )  # [lstm.2]; the sigma of a_g is not used
+        s = sigmoid(a)  # [lstm.2]; that of a_g is not used
+        g = xp.tanh(a[..., 2 * H : 3 * H, :])  # [lstm.2]
         i, f, o = s[..., :H, :], s[..., H : 2 * H, :], s[..., 3 * H :, :]
-        c_next = f * c + i * g  # [lstm.3]
-        t = xp.tanh(c_next)
-        h_next = o * t  # [lstm.4]
+        c_new = f * c + i * g  # [lstm.3]
+        t = xp.tanh(c_new)  # [lstm.4]
+        h_new = o * t  # [lstm.4]
 
         def vjp(dy: Array, dstate: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any], Any]:
-            dh = dy.mT + dstate[..., 0, :, :]
-            do, dc = dh * t, dstate[..., 1, :, :] + dh * o * (1 - t * t)  # [lstm.4*]
-            di, df, dg = dc * g, dc * c, dc * i  # [lstm.3*]
+            dh_new = dy.mT + dstate[..., 0, :, :]  # [scan.2*]
+            do, dc_new = dh_new * t, dstate[..., 1, :, :] + dh_new * o * (1 - t * t)  # [lstm.4*]
+            di, df, dg, dc = dc_new * g, dc_new * c, dc_new * i, dc_new * f  # [lstm.3*]
             da = [di * i * (1 - i), df * f * (1 - f), dg * (1 - g * g), do * o * (1 - o)]  # [lstm.2*]
             du = xp.concat(da, axis=-2)
             dx, dparams, dh = maps_vjp(du, du, need_dx)  # [lstm.1*]
-            return dx, dparams, xp.stack([dh, dc * f], axis=-3)
+            return dx, dparams, xp.stack([dh, dc], axis=-3)
 
-        return (h_next.mT, xp.stack([h_next, c_next], axis=-3)), vjp
+        return (h_new.mT, xp.stack([h_new, c_new], axis=-3)), vjp

@@ -58,7 +58,10 @@ class Around(Parametric):
 class Accumulator(Around, Cell):
     """A running sum of what a layer makes of each input, from 0: the wiring in which a NAC counts.
 
-    h_t = h_{t-1} + layer(x_t),  y_t = h_t;  dlayer_t = dh_t = dy_t + dh_{t+1}
+    h_new_bo = h_bo + a_bo                                                                [accumulator.1]
+    da_bo = dh_new_bo,  dh_bo = dh_new_bo                                                 [accumulator.1*]
+
+    a is what the layer makes of x_t; h_t is h_new, the output y_t, and the h of the next step.
 
     Parameters
     ----------
@@ -90,12 +93,12 @@ class Accumulator(Around, Cell):
     ) -> tuple[tuple[Any, Any], CellVjp]:
         """h_t = h_{t-1} + layer(x_t)."""
         y, layer_vjp = self.layer.forward(params, x, rng=rng, train=train)
-        h = state + y
+        h = state + y  # [accumulator.1]
 
         def vjp(dy: Array, dstate: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any], Any]:
-            dh = dy + dstate
-            dx, dparams = layer_vjp(dh, need_dx)
-            return dx, dparams, dh
+            dh = dy + dstate  # [scan.2*]
+            dx, dparams = layer_vjp(dh, need_dx)  # [accumulator.1*]
+            return dx, dparams, dh  # [accumulator.1*]
 
         return (h, h), vjp
 
@@ -159,7 +162,7 @@ class Recurrent(Around, Cell):
         h, layer_vjp = self.layer.forward(params, self._beside(x, state), rng=rng, train=train)
 
         def vjp(dy: Array, dstate: Array, need_dx: bool = True) -> tuple[Any, dict[str, Any], Any]:
-            dinput, dparams = layer_vjp(dy + dstate)
+            dinput, dparams = layer_vjp(dy + dstate)  # [scan.2*]
             dx = unbroadcast(dinput[..., : self.in_features], x) if need_dx else None
             return dx, dparams, dinput[..., self.in_features :]
 

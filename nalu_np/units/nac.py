@@ -80,7 +80,14 @@ class NAC(Layer):
         return INITIALIZERS[self.initializer](rng, self._shapes[name])
 
     def forward(self, params: Params, x: Array, *, keep: Values | None = None, **_: Any) -> tuple[Any, Vjp]:
-        """W, then the path."""
+        """W, then the path; LogNAC has another, [lognac.1].
+
+        W_io = tanh(W_hat_io) * sigma(M_hat_io)                                           [nac.1]
+        a_bo = sum_i(x_bi * W_io)                                                         [nac.2]
+        dW_io = sum_b(x_bi * da_bo),  dx_bi = sum_o(da_bo * W_io)                         [nac.2*]
+        dW_hat_io = dW_io * (1 - tanh(W_hat_io)**2) * sigma(M_hat_io)                     [nac.1*]
+        dM_hat_io = dW_io * W_io * (1 - sigma(M_hat_io))                                  [nac.1*]
+        """
         W, weight_vjp = nac_weight(params["W_hat"], params["M_hat"])  # [nac.1]
         y, path_vjp = self._path(x, W)  # [nac.2]
 
@@ -149,5 +156,10 @@ class LogNAC(NAC):
     _symbol = "m"
 
     def _path(self, x: Array, W: Array) -> tuple[Any, DataVjp]:
-        """m = exp(log(|x| + eps) W)."""
-        return log_product(x, W, eps=self.eps)
+        """The path in log space.
+
+        l_bi = log(abs(x_bi) + eps),  p_bo = sum_i(l_bi * W_io),  m_bo = exp(p_bo)        [lognac.1]
+        dp_bo = dm_bo * m_bo,  dW_io = sum_b(l_bi * dp_bo)                                [lognac.1*]
+        dx_bi = sum_o(dp_bo * W_io) * sign(x_bi) / (abs(x_bi) + eps)                      [lognac.1*]
+        """
+        return log_product(x, W, eps=self.eps)  # [lognac.1] [lognac.1*]

@@ -96,7 +96,23 @@ class NALU(Layer):
         return INITIALIZERS["glorot_uniform" if solved else self.initializer](rng, self._shapes[name])
 
     def forward(self, params: Params, x: Array, *, keep: Values | None = None, **_: Any) -> tuple[Any, Vjp]:
-        """y = g a + (1 - g) m."""
+        """Two paths and a gate between them; with tied weights W_a = W_m = W, and dW is the sum of both.
+
+        W_io = tanh(W_hat_io) * sigma(M_hat_io)                                           [nalu.1]
+        a_bo = sum_i(x_bi * W_io)                                                         [nalu.2]
+        l_bi = log(abs(x_bi) + eps),  p_bo = sum_i(l_bi * W_io),  m_bo = exp(p_bo)        [nalu.3]
+        z_bo = sum_i(x_bi * G_io),  g_bo = sigma(z_bo)                                    [nalu.4]
+        y_bo = g_bo * a_bo + (1 - g_bo) * m_bo                                            [nalu.5]
+        dg_bo = dy_bo * (a_bo - m_bo),  da_bo = dy_bo * g_bo,  dm_bo = dy_bo * (1 - g_bo) [nalu.5*]
+        dz_bo = dg_bo * g_bo * (1 - g_bo),  dG_io = sum_b(x_bi * dz_bo),  dx_g_bi = sum_o(dz_bo * G_io) [nalu.4*]
+        dp_bo = dm_bo * m_bo,  dW_m_io = sum_b(l_bi * dp_bo)                              [nalu.3*]
+        dx_m_bi = sum_o(dp_bo * W_io) * sign(x_bi) / (abs(x_bi) + eps)                    [nalu.3*]
+        dW_a_io = sum_b(x_bi * da_bo),  dx_a_bi = sum_o(da_bo * W_io)                     [nalu.2*]
+        dW_io = dW_a_io + dW_m_io                                                         [nalu.1*]
+        dW_hat_io = dW_io * (1 - tanh(W_hat_io)**2) * sigma(M_hat_io)                     [nalu.1*]
+        dM_hat_io = dW_io * W_io * (1 - sigma(M_hat_io))                                  [nalu.1*]
+        dx_bi = dx_a_bi + dx_m_bi + dx_g_bi                                               [nalu.0*]
+        """
         a_names = ("W_hat", "M_hat") if self.tied else ("W_hat_a", "M_hat_a")
         m_names = ("W_hat_m", "M_hat_m")
         W_a, weight_a_vjp = nac_weight(*(params[name] for name in a_names))  # [nalu.1]
@@ -116,7 +132,8 @@ class NALU(Layer):
             else:
                 dweights = dict(zip(a_names, weight_a_vjp(dW_a), strict=True))
                 dweights |= zip(m_names, weight_m_vjp(dW_m), strict=True)
-            return (dx_a + dx_m + dx_g if need_dx else None), {**dweights, "G": dG}
+            dx = dx_a + dx_m + dx_g if need_dx else None  # [nalu.0*]
+            return dx, {**dweights, "G": dG}
 
         if keep is not None:
             keep.update({"W": W_a} if self.tied else {"W_a": W_a, "W_m": W_m}, a=a, m=m, g=g)

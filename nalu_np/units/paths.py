@@ -51,7 +51,11 @@ class _Path(Layer):
         return np.ones(self.out_features) if name == "c" else rng.uniform(-r, r, self._shapes[name])
 
     def _scaled(self, params: Params, p: Array, path_vjp: Any, keep: Values | None) -> tuple[Any, Vjp]:
-        """y = c p, or p where there is no c."""
+        """With a constant, else y = p.
+
+        y_bo = c_o * p_bo                                                                 [path.1]
+        dp_bo = dy_bo * c_o,  dc_o = sum_b(dy_bo * p_bo)                                  [path.1*]
+        """
         if keep is not None:
             keep.update(params)
 
@@ -59,13 +63,14 @@ class _Path(Layer):
             if not self.scale:
                 dx, dW = path_vjp(dy, need_dx)
                 return dx, {"W": dW}
-            dx, dW = path_vjp(dy * c, need_dx)
-            return dx, {"W": dW, "c": unbroadcast(namespace(p).sum(dy * p, axis=-2), params["c"])}
+            dx, dW = path_vjp(dy * c, need_dx)  # [path.1*]
+            dc = unbroadcast(namespace(p).sum(dy * p, axis=-2), params["c"])  # [path.1*]
+            return dx, {"W": dW, "c": dc}
 
         if not self.scale:
             return p, vjp
         c = params["c"][..., None, :]  # (O) -> (1, O)
-        return p * c, vjp
+        return p * c, vjp  # [path.1]
 
 
 @register
@@ -140,13 +145,18 @@ class ProductPath(_Path):
     """
 
     def forward(self, params: Params, x: Array, *, keep: Values | None = None, **_: Any) -> tuple[Any, Vjp]:
-        """y = c s exp(log|x| W)."""
+        """A sign that has no gradient times a product of magnitudes, r as in [product.2].
+
+        m_bo = s_bo * r_bo                                                                [path.2]
+        dr_bo = dm_bo * s_bo                                                              [path.2*]
+        """
         r, product_vjp = log_product(x, params["W"], eps=TINY[dtype_name(x.dtype)])
         s = parity(x, params["W"])
-        m = s * r
+        m = s * r  # [path.2]
 
         def signed_vjp(dm: Array, need_dx: bool = True) -> tuple[Any, Any]:
-            return product_vjp(dm * s, need_dx)
+            dr = dm * s  # [path.2*]
+            return product_vjp(dr, need_dx)
 
         if keep is not None:
             keep.update(s=s, m=m)
