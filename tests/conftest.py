@@ -1,6 +1,7 @@
 """On which array library a test runs. Every test starts on NumPy, whatever the environment says."""
 
 import os
+import signal
 
 # The bits of a replica are promised for BLAS at one thread; BLAS reads this when NumPy is imported.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
@@ -10,6 +11,9 @@ import pytest
 
 from nalu_np import backend
 from nalu_np.errors import BackendError
+
+# A shell ignores Ctrl-C in what it starts in the background, and so would everything that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -185,7 +185,7 @@ def test_nothing_covers_anything_and_nothing_is_cut_off(name):
 SCALES = [-1e300, -1.0, -1e-6, 1e-6, 1.0, 1e5, 1e300]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_any_finite_number_of_predictions_is_drawn_or_noted(data):
     """Over targets of all magnitudes and predictions however wrong."""
