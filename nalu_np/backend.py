@@ -120,6 +120,18 @@ def get_backend() -> str:
 
     `NALU_NP_BACKEND` (default "numpy") is read at the first use, unless `use_backend` came before.
 
+    Returns
+    -------
+    str
+        Never "auto", which is decided by then.
+
+    Raises
+    ------
+    OptionError
+        If the variable holds another value than numpy, cupy and auto.
+    BackendError
+        If it holds cupy, and there is no CuPy or no device.
+
     Examples
     --------
     >>> import nalu_np as nn
@@ -154,7 +166,7 @@ def _resolve(name: str, asker: str) -> str:
     if name == "auto":
         warnings.warn(f"{asker}=auto: computing with NumPy, because {problem}", RuntimeWarning, stacklevel=3)
         return "numpy"
-    raise BackendError(f"{asker}=cupy: {problem}, or set {VARIABLE}=numpy to compute on the CPU")
+    raise BackendError(f"{asker}=cupy: {problem}, or choose numpy to compute on the CPU")
 
 
 def birthplace() -> Namespace:
@@ -198,6 +210,21 @@ def namespace(*arrays: object) -> Namespace:
 
 def to_numpy(array: Array) -> NDArray[Any]:
     """Copy an array of either library to the host, as NumPy: the only way back, for records, plots and files.
+
+    Parameters
+    ----------
+    array : array
+        (...), of any shape and dtype. On the device it is waited for.
+
+    Returns
+    -------
+    numpy.ndarray
+        A copy in the same shape (...) and dtype, also of an array of NumPy.
+
+    Raises
+    ------
+    DTypeError
+        If it is an array of neither library.
 
     Examples
     --------

@@ -119,13 +119,19 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--test", type=_path, metavar="OTHER.csv", help="rows to report on, best from outside the range"
     )
-    fit.add_argument("--unit", choices=UNITS, default=Plan.unit, help="(default: %(default)s)")
+    fit.add_argument("--unit", choices=UNITS, default=Plan.unit, help="what learns (default: %(default)s)")
     fit.add_argument("--scale", action="store_true", help="learn one constant besides, which multiplies the whole")
     fit.add_argument("--compare", metavar="A,B", help=f"units to show beside: {', '.join(TRAINED)}")
     fit.add_argument(
         "--seeds", type=_whole(1), default=Plan.seeds, metavar="N", help="trained at once (default: %(default)s)"
     )
-    fit.add_argument("--seed", type=_whole(0), default=Plan.seed, metavar="N", help="(default: %(default)s)")
+    fit.add_argument(
+        "--seed",
+        type=_whole(0),
+        default=Plan.seed,
+        metavar="N",
+        help="of all that is drawn (default: %(default)s)",
+    )
     fit.add_argument(
         "--out", type=_path, metavar="model.npz", help="write the chosen network and its formula to a file"
     )
@@ -144,10 +150,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"one after the other, at most {MOST_LAYERS} (default: {Plan.layers})",
     )
-    slow.add_argument("--steps", type=_whole(1), metavar="N", help=f"(default: {Plan.steps})")
+    slow.add_argument("--steps", type=_whole(1), metavar="N", help=f"of the optimiser (default: {Plan.steps})")
     slow.add_argument("--lr", type=_positive, metavar="R", help=f"of Adam (default: {Plan.lr})")
     slow.add_argument("--batch", type=_whole(1), metavar="N", help="rows a step (default: 128, or all if fewer)")
-    slow.add_argument("--dtype", choices=("float32", "float64"), help=f"(default: {Plan.dtype})")
+    slow.add_argument("--dtype", choices=("float32", "float64"), help=f"of the training (default: {Plan.dtype})")
     fit.set_defaults(run=_fit)
 
     use = commands.add_parser("predict", help="apply a model to a table", description="Apply a model to a table.")

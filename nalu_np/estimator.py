@@ -50,8 +50,14 @@ class NALURegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Replicas, whose agreement tells how much of the result is luck.
     random_state : int, RandomState or None
         An int S gives what `nalu-np fit --seed S` gives. It decides which rows are held out, among others.
-    layers, steps, lr, batch, dtype
-        Of units trained by gradients: how many one after the other, and how they are trained. See `learn.Plan`.
+    layers, steps : int
+        Of units trained by gradients: how many one after the other, and how many steps of Adam.
+    lr : float
+        Its step size.
+    batch : int or None
+        Rows a step; None is 128, or all if there are fewer.
+    dtype : str
+        "float32" or "float64", in which they are trained; `predict` returns float64 anyway.
 
     Attributes
     ----------

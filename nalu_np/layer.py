@@ -130,11 +130,11 @@ class Parametric:
     """
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each parameter of one replica, by name."""
+        """Shape of each parameter of one replica, by name; every layer defines it."""
         raise NotImplementedError(f"{type(self).__name__} must define shapes()")
 
     def draw(self, name: str, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Initial values of one parameter of one replica."""
+        """Initial values of one parameter of one replica, in float64; every layer defines it."""
         raise NotImplementedError(f"{type(self).__name__} must define draw(name, rng)")
 
     def __repr__(self) -> str:
@@ -156,11 +156,11 @@ class Parametric:
         return ()
 
     def penalty(self, params: Params, x: Array, step: int) -> tuple[Array, dict[str, Any]] | None:
-        """Regulariser at a step (from 1): its value (S) and its gradient for every name; None if there is none."""
+        """Regulariser at a step, which counts from 1: its value (S) and its gradient for every name, or None."""
         return None
 
     def project(self, params: Params) -> Params:
-        """Bring parameters back to where they are allowed; called after each step of the optimiser."""
+        """Parameters (S, ...), back where they are allowed; `fit` asks after each step of the optimiser."""
         return params
 
     @cached_property
@@ -185,7 +185,12 @@ class Parametric:
         Returns
         -------
         dict
-            New arrays by name, in the library of new arrays.
+            New arrays by name, (...) or (S, ...), in the library of new arrays.
+
+        Raises
+        ------
+        OptionError
+            If an argument is none of these.
 
         Examples
         --------
@@ -221,7 +226,39 @@ def _plain(value: Any) -> Any:
 class Layer(Parametric):
     """A pure function of parameters and data. Units subclass it; so can you.
 
-    A subclass defines `shapes`, `draw` and `forward`, and has fields `in_features` and `out_features`.
+    y, vjp = layer(params, x);  dx, dparams = vjp(dy)
+
+    A subclass defines `shapes`, `draw` and `forward`. Where it is a frozen dataclass, its fields are its options,
+    and `nalu_np.layer.register` lets files name it.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        I and O, for x (B, I) and y (B, O).
+
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> from nalu_np.vjps import unbroadcast
+    >>> class Scale(nn.Layer):  # y = c x, with a c for each column
+    ...     def shapes(self):
+    ...         return {"c": (self.in_features,)}
+    ...     def draw(self, name, rng):
+    ...         return rng.uniform(-2, 2, self.in_features)
+    ...     def forward(self, params, x, **options):
+    ...         c = params["c"][..., None, :]  # (I) -> (1, I)
+    ...         def vjp(dy, need_dx=True):
+    ...             dc = unbroadcast(dy * x, c)[..., 0, :]
+    ...             return (unbroadcast(dy * c, x) if need_dx else None), {"c": dc}
+    ...         return c * x, vjp
+    >>> y, vjp = Scale(2, 2)({"c": np.array([2.0, 3.0])}, np.ones((1, 2)))
+    >>> y, nn.check_layer(Scale(3, 3), examples=5).examples
+    (array([[2., 3.]]), 5)
     """
 
     in_features: int
@@ -289,7 +326,7 @@ class Layer(Parametric):
     ) -> tuple[Any, Vjp]:
         """Compute without checks: what training calls, and what a subclass defines.
 
-        Intermediate values go by name into `keep`, where it is given.
+        Arguments and results are those of a call. Intermediate values go by name into `keep`, where it is given.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward(params, x, ...)")
 
@@ -303,6 +340,23 @@ class Layer(Parametric):
 
     def values(self, params: Params, x: Array) -> Values:
         """All intermediate values by their symbols in the paper (W, a, m, g ...), and y.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+            As in a call, (...) or (S, ...).
+        x : array
+            (B, I) or (S, B, I), as in a call.
+
+        Returns
+        -------
+        dict
+            Arrays by name; those of a chain begin with the layer's position, as in 0.W.
+
+        Raises
+        ------
+        ParameterError, ShapeError, DTypeError, MixedBackendError
+            As from a call.
 
         Examples
         --------
@@ -371,7 +425,41 @@ def check_shapes(layer: Parametric, params: Params) -> tuple[int, ...]:
 
 @dataclass(frozen=True, repr=False)
 class Cell(Parametric):
-    """One step of a recurrence: `step(params, x, state) -> (y, state), vjp`."""
+    """One step of a recurrence, which `scan` repeats along time. Subclass it as you would a `Layer`.
+
+    (y, state_new), vjp = step(params, x, state);  dx, dparams, dstate = vjp(dy, dstate_new)
+
+    A subclass defines `shapes`, `draw`, `start` and `step`. The state is one array, with S and B in front as y has
+    them; its last axis is the cell's own.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        I and O, for x (B, I) and y (B, O) of one step.
+
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> class Decay(nn.Cell):  # h_new = x + h / 2,  y = h_new
+    ...     def shapes(self):
+    ...         return {}
+    ...     def start(self, params, x):
+    ...         return 0 * x
+    ...     def step(self, params, x, state, **options):
+    ...         h = x + state / 2
+    ...         def vjp(dy, dstate, need_dx=True):
+    ...             dh = dy + dstate
+    ...             return dh, {}, dh / 2
+    ...         return (h, h), vjp
+    >>> y, vjp = nn.scan(Decay(1, 1))({}, np.ones((3, 1, 1)))  # T = 3 steps of one row
+    >>> y.ravel()
+    array([1.  , 1.5 , 1.75])
+    """
 
     in_features: int
     out_features: int
@@ -388,7 +476,7 @@ class Cell(Parametric):
     def step(
         self, params: Params, x: Array, state: Array, *, rng: Streams | None = None, train: bool = False
     ) -> tuple[tuple[Any, Any], CellVjp]:
-        """One step of time, and `vjp(dy, dstate) -> (dx, dparams, dstate)`."""
+        """One step of time: ((y, state), vjp), y (..., B, O); `vjp(dy, dstate) -> (dx, dparams, dstate)`."""
         raise NotImplementedError(f"{type(self).__name__} must define step(params, x, state)")
 
 
@@ -416,7 +504,10 @@ def from_config(config: object, registry: Mapping[str, type[Parametric]]) -> Par
     """
     name = config.get("type") if isinstance(config, dict) else config
     if not isinstance(config, dict) or not isinstance(name, str) or name not in registry:
-        raise ModelFileError(f"unknown layer {name!r:.60}; known: {', '.join(sorted(registry))}")
+        raise ModelFileError(
+            f"unknown layer {name!r:.60}; known: {', '.join(sorted(registry))}; "
+            "one of your own is known by @register, or by registry= where it is loaded"
+        )
 
     def option(value: object) -> object:
         if isinstance(value, dict):
@@ -551,17 +642,18 @@ def chain(*layers: Layer) -> Chain:
     Parameters
     ----------
     *layers : Layer
-        Each takes as many inputs as the one before has outputs.
+        Each takes as many inputs as the one before has outputs; all of rows, or all of sequences.
 
     Returns
     -------
     Layer
-        Its parameters are named by position: 0.W_hat, 1.W_hat ...
+        From the inputs of the first to the outputs of the last: (B, I) -> (B, O), or (T, B, I) -> (T, B, O). Its
+        parameters are named by position: 0.W_hat, 1.W_hat ...
 
     Raises
     ------
     OptionError
-        If two neighbours do not fit.
+        If there are none, or two neighbours do not fit.
 
     Examples
     --------
@@ -665,6 +757,23 @@ class Scan(Layer):
 def scan(cell: Cell) -> Scan:
     """A recurrent cell as a layer of sequences, time first: (T, B, I) -> (T, B, O).
 
+    y_t, h_t = step(x_t, h_{t-1});  the parameters' gradients are summed over time
+
+    Parameters
+    ----------
+    cell : Cell
+        `Accumulator` or `Recurrent` around a layer, `RNN`, `GRU`, `LSTM`, or your own.
+
+    Returns
+    -------
+    Layer
+        With the parameters of the cell; T may differ from call to call, and is 1 or more.
+
+    Raises
+    ------
+    OptionError
+        If it is not a cell.
+
     Examples
     --------
     >>> import nalu_np as nn
@@ -697,6 +806,23 @@ def views(vector: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any
 
 def replica(params: Params, r: int) -> dict[str, Any]:
     """Parameters of one replica, without the leading axis.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Of S replicas, (S, ...), as from `init` or in a `Result`.
+    r : int
+        Its position, from 0; below 0 it counts from the end.
+
+    Returns
+    -------
+    dict
+        Arrays (...) by the same names: views, where the library has them.
+
+    Raises
+    ------
+    IndexError
+        On NumPy, if there are not so many.
 
     Examples
     --------

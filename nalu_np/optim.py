@@ -40,6 +40,16 @@ class SGD:
 
     delta_p = -lr * g_p                                                                   [sgd.1]
 
+    Parameters
+    ----------
+    lr : float
+        Step size, above 0.
+
+    Raises
+    ------
+    OptionError
+        If it is not a number above 0.
+
     Examples
     --------
     >>> import numpy as np, nalu_np as nn
@@ -67,6 +77,20 @@ class Adam:
 
     m_new_p = b1 * m_p + (1 - b1) * g_p,  v_new_p = b2 * v_p + (1 - b2) * g_p**2          [adam.1]
     delta_p = -lr * (m_new_p / (1 - b1**t)) / (sqrt(v_new_p / (1 - b2**t)) + eps)         [adam.2]
+
+    Parameters
+    ----------
+    lr : float
+        Step size, above 0: what the first step moves each parameter by.
+    betas : pair of float
+        b1 and b2, the share of the old moment that is kept at each step; 0 <= beta < 1.
+    eps : float
+        Added to the root, above 0.
+
+    Raises
+    ------
+    OptionError
+        If a number is out of its range.
 
     Notes
     -----
@@ -124,6 +148,20 @@ class RMSprop:
     delta_p = -lr * g_p / (sqrt(v_new_p) + eps)                                           [rmsprop.2]
 
     v = 0 before the first step.
+
+    Parameters
+    ----------
+    lr : float
+        Step size, above 0.
+    alpha : float
+        The share of the old mean square that is kept at each step; 0 < alpha < 1.
+    eps : float
+        Added to the root, above 0.
+
+    Raises
+    ------
+    OptionError
+        If a number is out of its range.
 
     Notes
     -----

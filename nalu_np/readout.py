@@ -57,6 +57,13 @@ class Formula:
         RMS error relative to the target's standard deviation, on the rows that were given; the worst output's.
     exact : bool
         Whether weights were snapped, `resolved` holds, and `error` is at most 1e-6.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> law = nn.formula(nn.SumPath(2, 1), {"W": np.array([[1.0], [-0.5]])}, np.ones((1, 2)), names=["a", "b"])
+    >>> print(law, law.exact, law([[3.0, 4.0]]))
+    a - 0.5 * b True [[1.]]
     """
 
     terms: tuple[Node, ...]
@@ -69,7 +76,23 @@ class Formula:
         return "; ".join(_text(term, self.names) for term in self.terms)
 
     def __call__(self, x: ArrayLike) -> Host:
-        """Value of the formula for rows x (N, I), in float64: (N, O); NaN or infinity where it is undefined."""
+        """Value of the formula for rows.
+
+        Parameters
+        ----------
+        x : array
+            (N, I), numbers on the host.
+
+        Returns
+        -------
+        array
+            (N, O) in float64; NaN or infinity where it is undefined.
+
+        Raises
+        ------
+        ShapeError
+            If there is not a column for each name.
+        """
         return evaluate(self.terms, self.names, np.asarray(x, dtype=np.float64))
 
 
@@ -88,13 +111,14 @@ def formula(
     ----------
     layer : Layer
         A NAC, LogNAC, NALU, SumPath or ProductPath, or a chain of them.
-    params : mapping
-        Of one replica: `nn.replica(params, r)`.
-    x : array (N, I)
-        Rows on which the gates are read; where a factor is positive in all of them, its bars are left out.
-    y : array (N, O), optional
-        What the formula is held against: targets of rows that training has not used. Without it, the layer's own
-        output: then `exact` says whether the formula is what the layer computes, not whether it is a law.
+    params : mapping of str to array
+        Of one replica, (...): `nn.replica(params, r)`.
+    x : array
+        (N, I): rows on which the gates are read; where a factor is positive in all of them, its bars are left out.
+    y : array, optional
+        (N, O): what the formula is held against, targets of rows that training has not used. Without it, the
+        layer's own output: then `exact` says whether the formula is what the layer computes, not whether it is a
+        law.
     names : sequence of str, optional
         The inputs' names; x1, x2 ... if left out.
     snap : bool
@@ -106,8 +130,10 @@ def formula(
 
     Raises
     ------
-    OptionError, ShapeError
-        If the layer has no read-out, or the inputs do not fit.
+    OptionError
+        If the layer has no read-out, or there is not a name for each input.
+    ParameterError, ShapeError, DTypeError
+        If parameters or rows do not fit the layer, or are those of several replicas.
 
     Examples
     --------

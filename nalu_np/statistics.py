@@ -43,11 +43,11 @@ class Interval:
 
     Parameters
     ----------
-    mean
+    mean : float
         The estimate.
-    low, high
+    low, high : float
         The ends of the interval.
-    n
+    n : int
         How many runs it comes from. With 0 the rest is NaN.
 
     Examples
@@ -76,10 +76,10 @@ def success_rate(successes: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
     Parameters
     ----------
-    successes
-        For each run true or false, or 1 or 0; a run that is not finite is a failure.
-    confidence
-        Of the interval.
+    successes : array
+        (N): for each run true or false, or 1 or 0; a run that is not finite is a failure.
+    confidence : float
+        Of the interval, between 0 and 1.
 
     Returns
     -------
@@ -134,10 +134,10 @@ def solved_at(steps: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
     Parameters
     ----------
-    steps
-        For each run the step at which it first solved the task, NaN where it never did.
-    confidence
-        Of the interval.
+    steps : array
+        (N): for each run the step at which it first solved the task, NaN where it never did.
+    confidence : float
+        Of the interval, between 0 and 1.
 
     Returns
     -------
@@ -202,10 +202,10 @@ def sparsity_error(errors: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
     Parameters
     ----------
-    errors
-        For each run its sparsity error, from 0 to 1/2, NaN where it did not solve the task.
-    confidence
-        Of the interval.
+    errors : array
+        (N): for each run its sparsity error, from 0 to 1/2, NaN where it did not solve the task.
+    confidence : float
+        Of the interval, between 0 and 1.
 
     Returns
     -------
@@ -287,7 +287,7 @@ def sparsity(*weights: ArrayLike) -> Host:
 
     Parameters
     ----------
-    weights
+    *weights : array
         Those of all layers, each (I, O), or (S, I, O) for S replicas.
 
     Returns
@@ -342,15 +342,15 @@ def bootstrap(
 
     Parameters
     ----------
-    values
-        For each run a number, the lower the better; NaN, of a run that failed, counts as infinite.
-    statistic
+    values : array
+        (N): for each run a number, the lower the better; NaN, of a run that failed, counts as infinite.
+    statistic : function
         ``np.median``, ``np.mean`` or another function of an array and its ``axis``.
-    confidence
-        Of the interval.
-    resamples
+    confidence : float
+        Of the interval, between 0 and 1.
+    resamples : int
         How many samples are drawn.
-    seed
+    seed : int
         Of the draws; the same seed gives the same interval.
 
     Returns

@@ -81,7 +81,7 @@ def save(path: Path, layer: Layer, params: Params, meta: dict[str, Any] | None =
     layer : Layer
         A layer or a chain.
     params : mapping of str to array
-        The layer's parameters, of one replica or of S, in either library; finite, of one dtype.
+        The layer's parameters, of one replica (...) or of S (S, ...), in either library; finite, of one dtype.
     meta : dict, optional
         Notes to keep with the model, in plain JSON: lists, dicts with text as keys, finite numbers.
 
@@ -151,7 +151,7 @@ def load(
     layer : Layer
         Equal to the layer saved.
     params : dict
-        New arrays, to the bit as saved, in the library of new arrays.
+        New arrays (...) or (S, ...), to the bit as saved, in the library of new arrays.
     meta : dict
         The notes.
 

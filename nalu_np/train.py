@@ -44,7 +44,27 @@ STATE = ("theta", "best_theta", "best_loss", "alive")
 class Segment:
     """What a callback sees at the end of a segment: the step, the segment's row of the history, the parameters.
 
-    The parameters (S, ...) are those of the run: to be kept as they are, or copied to be changed.
+    Attributes
+    ----------
+    step, steps : int
+        The last step of the segment, from 1, and how many the run has in all.
+    loss : array
+        (S): the mean training loss of the segment, NaN where a replica has diverged.
+    valid_loss : array or None
+        (S): the loss on the validation rows; None without them.
+    params : dict
+        (S, ...), those of the run: to be kept as they are, or copied to be changed.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> x = np.ones((4, 2), "float32")
+    >>> def stop(segment):                                     # a true answer ends the training
+    ...     print(segment.step, "of", segment.steps, segment.loss.shape)
+    ...     return segment.step >= 20
+    >>> result = nn.fit(nn.NAC(2, 1), x, x[:, :1], steps=1000, every=10, replicas=3, callback=stop)
+    10 of 1000 (3,)
+    20 of 1000 (3,)
     """
 
     step: int
@@ -64,7 +84,8 @@ class Result:
         The last parameters, (S, ...).
     best_params : dict
         Each replica's parameters at the end of its best segment: the lowest validation loss, or without
-        validation the lowest training loss.
+        validation the lowest training loss. A penalty does not count: what it has brought about by the end of
+        training is in `params`.
     history : dict
         "loss" (K, S), the mean training loss of the segment; "valid_loss" (K, S) at its end;
         "penalty" (K, S) where the layer has one. NaN from where a replica diverged.
@@ -76,6 +97,14 @@ class Result:
         What was used: the tier, "planes" for the fused kernel and else "readable"; backend, dtype, data; for
         planes the chunk, how many replicas were trained at once. None of it changes a replica's bits but the tier,
         the backend and the dtype.
+
+    Examples
+    --------
+    >>> import numpy as np, nalu_np as nn
+    >>> x = np.random.default_rng(0).uniform(1, 2, (100, 2))
+    >>> result = nn.fit(nn.NAC(2, 1), x, x[:, :1] + x[:, 1:], steps=200, every=50, replicas=8)
+    >>> result.params["W_hat"].shape, result.history["loss"].shape, bool(result.diverged.any())
+    ((8, 2, 1), (4, 8), False)
     """
 
     params: dict[str, Any]
@@ -109,6 +138,8 @@ def fit(
 ) -> Result:
     """Train replicas of a layer.
 
+    theta_new = project(theta + update(dloss/dtheta + dpenalty/dtheta))
+
     Parameters
     ----------
     model : Layer
@@ -133,7 +164,7 @@ def fit(
     dtype : str
         "float32" or "float64".
     validation : pair of arrays, optional
-        Rows by which `best_params` and `best` are chosen.
+        Rows by which `best_params` and `best` are chosen: x (N, I) and y (N, O), or with S, as above.
     every : int
         Steps a segment; records, best parameters, callbacks and checkpoints happen at its end. The last segment
         ends with the last step.

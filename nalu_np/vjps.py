@@ -119,8 +119,8 @@ def parity(x: Array, W: Array) -> Any:
     """
     xp = namespace(x, W)
     h = xp.floor(2.0 * xp.abs(W) + 0.5) % 4.0  # [parity.1]; an odd number has 2 halves, modulo 4
-    odd = xp.maximum(1.0 - xp.abs(h - 2.0), 0.0)
-    negative = xp.maximum(-xp.sign(x), 0.0)
+    odd = xp.maximum(1.0 - xp.abs(h - 2.0), 0.0)  # [parity.2]
+    negative = xp.maximum(-xp.sign(x), 0.0)  # [parity.2]
     return 1.0 - 2.0 * ((negative @ odd) % 2.0)  # [parity.2]; n is at most I, exact in float32
 
 
@@ -185,7 +185,7 @@ def mix(g: Array, a: Array, m: Array) -> tuple[Any, Callable[[Array], tuple[Any,
     y_bo = g_bo * a_bo + (1 - g_bo) * m_bo                                                [mix.1]
     dg_bo = dy_bo * (a_bo - m_bo),  da_bo = dy_bo * g_bo,  dm_bo = dy_bo * (1 - g_bo)     [mix.1*]
     """
-    h = 1 - g
+    h = 1 - g  # [mix.1]
     y = g * a + h * m  # [mix.1]; not m + g (a - m), which loses an a beside a huge m
 
     def vjp(dy: Array) -> tuple[Any, Any, Any]:

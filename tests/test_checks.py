@@ -11,7 +11,7 @@ from wrong_vjps import RIGHT, WRONG, Written, altered, caught, decay, pulled, ta
 
 import nalu_np as nn
 from nalu_np import checks
-from nalu_np.errors import GradientError
+from nalu_np.errors import GradientError, OptionError
 from nalu_np.layer import INITIALIZERS, REGISTRY, Cell, Layer
 from nalu_np.layers.dense import CHOICES
 from nalu_np.units.nalu import GATES
@@ -323,11 +323,26 @@ def test_every_entry_of_a_right_layer_passes(layer):
         assert max(nn.gradcheck(layer, seed=seed, full=True).errors.values()) < checks.TOLERANCE
 
 
+def test_no_example_checks_nothing_and_is_refused():
+    with pytest.raises(OptionError, match="check_layer: examples must be 1 or more, got 0"):
+        nn.check_layer(nn.NAC(3, 2), examples=0)
+
+
 def test_the_tolerance_is_what_is_allowed():
     wrong = Written(3, 3, change="dM_hat off by a part in 100,000")
     assert 9e-6 < nn.gradcheck(wrong, seed=1, tolerance=1e-4).errors["M_hat"] < 1.1e-5
     assert accusation(nn.gradcheck, wrong, seed=1).endswith("from the measured slope (allowed 1e-06)")
-    assert accusation(nn.gradcheck, nn.NALU(3, 2), tolerance=1e-20).endswith("(allowed 1e-20)")
+    assert "(allowed 1e-20)" in accusation(nn.gradcheck, nn.NALU(3, 2), tolerance=1e-20)
+
+
+def test_all_wrong_gradients_are_named_and_a_flipped_sign_is_off_by_twice_its_size():
+    flipped = pulled(lambda dx, d: (-dx if dx is not None else None, {**d, "W": -d["W"]}))
+    message = accusation(nn.gradcheck, flipped)
+    assert message.startswith("dW is not the derivative: it differs by 2.0e+00 of its size")
+    assert message.endswith("(allowed 1e-06); nor is dx")
+    assert accusation(nn.gradcheck, pulled(lambda dx, d: (2 * dx, {n: 0 * q for n, q in d.items()}))).endswith(
+        "; nor are db, dx"
+    )
 
 
 def test_a_seed_gives_the_same_report_and_another_seed_another():

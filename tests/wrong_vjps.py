@@ -669,6 +669,11 @@ def half_precision(params, x, y, vjp):
     return (y.astype("float16").astype(y.dtype) if y.dtype == np.float32 else y), vjp
 
 
+def nan_in_float32(dx, d):
+    """A constant that float32 cannot hold, in one gradient of several."""
+    return dx, {**d, "b": d["b"] * np.float32("nan") if d["b"].dtype == np.float32 else d["b"]}
+
+
 def believes_contiguous(params, x, y, vjp):
     """A kernel takes a pointer and walks on without looking at the strides."""
     packed = np.lib.stride_tricks.as_strided(x, x.shape, np.empty(x.shape, x.dtype).strides)
@@ -958,6 +963,7 @@ WRONG = [
         pulled(lambda dx, d: (dx, {**d, "W": d["W"] * np.float64(1)})),
         "dW must be float32 (3, 3, 2), got float64",
     ),
+    Wrong("gradients that are nan in float32", pulled(nan_in_float32), "float32 must be near float64"),
     Wrong("y through float16", altered(half_precision)(3, 2), "float32 must be near float64"),
     Wrong("another y in values()", with_methods(forward=keeps_another_y), "values() must hold the y of a call"),
     Wrong("gradients that accumulate", altered(accumulates)(3, 2), TWICE),
@@ -1036,7 +1042,8 @@ WRONG = [
     Wrong(
         "a penalty in float64",
         decay(weight=lambda step: np.float64(0.1)),
-        "a penalty must have one value a replica and the shapes of params, in float32",
+        "a penalty must have one value a replica, and gradients with the shapes of params, all in their dtype, "
+        "here float32",
     ),
 ]
 

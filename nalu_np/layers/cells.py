@@ -1,12 +1,12 @@
 """The recurrent cells that a NAC's accumulator is compared with: RNN, GRU and LSTM, with PyTorch's equations.
 
-Tags as in `vjps`: [lstm.1] is a forward equation, [lstm.1*] its adjoint. h_new is the new state and the output y; its
-gradient dh_new = dy + dstate is the sum of what the output gets and of what comes back from later steps; `scan`
-starts it with 0 after the last step and sums the parameters' gradients over time.
+Tags as in `vjps`: [lstm.1] is a forward equation, [lstm.1*] its adjoint. h_new is the new state and the output y,
+and dh_new = dy + dstate the sum of what the output gets and of what comes back from later steps; `scan` starts it
+with 0 after the last step and sums the parameters' gradients over time.
 
 The equations are written for rows, h (B, H), with the letters j and k for units of the state and q for columns of
-all gates side by side; the code keeps them transposed, h (H, B), so that the values of one
-gate lie side by side in memory, which is several times as fast where H is small.
+all gates side by side; the code keeps them transposed, h (H, B), so that the values of one gate lie together in
+memory, which is several times as fast where H is small.
 """
 
 from __future__ import annotations
@@ -93,6 +93,11 @@ class RNN(Gated):
     activation : str
         "tanh" or "relu".
 
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more, or an option has a value outside its choices.
+
     Notes
     -----
     Names and equations are PyTorch's with matrices transposed, and so are the initial values, all
@@ -154,6 +159,11 @@ class GRU(Gated):
     ----------
     in_features, out_features : int
         I and H. Parameters: W_ih (I, 3 H), W_hh (H, 3 H), b_ih and b_hh (3 H), their columns in the order r, z, n.
+
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more.
 
     Notes
     -----
@@ -225,6 +235,11 @@ class LSTM(Gated):
     in_features, out_features : int
         I and H. Parameters: W_ih (I, 4 H), W_hh (H, 4 H), b_ih and b_hh (4 H), their columns in the
         order i, f, g, o.
+
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more.
 
     Notes
     -----

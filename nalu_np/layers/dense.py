@@ -36,6 +36,11 @@ class Dense(Layer):
     initializer : str
         Of W; as for NAC.
 
+    Raises
+    ------
+    OptionError
+        If an option has a value outside its choices, or with "crelu" O is odd.
+
     Notes
     -----
     What each activation computes, and its slope at a kink, is stated in `nalu_np.vjps`; numbers and conventions

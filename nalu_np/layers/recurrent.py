@@ -68,6 +68,11 @@ class Accumulator(Around, Cell):
     layer : Layer
         Any layer of rows; the cell has its parameters.
 
+    Raises
+    ------
+    OptionError
+        If it is not a layer of rows.
+
     Examples
     --------
     >>> import numpy as np, nalu_np as nn
@@ -120,6 +125,11 @@ class Recurrent(Around, Cell):
     layer : Layer
         Any layer of rows from I + H inputs to H outputs; the cell has its parameters. The first I rows of its
         weights belong to x, the last H to the state.
+
+    Raises
+    ------
+    OptionError
+        If it is not a layer of rows from I + H inputs to H outputs.
 
     Notes
     -----
@@ -196,6 +206,11 @@ class Last(Around, Layer):
     ----------
     layer : Layer
         Any layer of rows, or a chain of them; it has its parameters.
+
+    Raises
+    ------
+    OptionError
+        If it is not a layer of rows.
 
     Notes
     -----

@@ -41,6 +41,11 @@ class NAC(Layer):
         "uniform" U(-2, 2), "truncated_normal" (.02), "normal" N(0, 1), "glorot_uniform", "fan_in_uniform"
         (PyTorch's default for a linear layer) or "madsen_johansen".
 
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more, or an option has a value outside its choices.
+
     Notes
     -----
     Exact gradient, no kinks. |W| < 1: the weights of a sum are reached only in the limit, where the gradient
@@ -122,6 +127,11 @@ class LogNAC(NAC):
         Keeps the logarithm finite at x = 0.
     initializer : str
         As for NAC.
+
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more, or an option has a value outside its choices.
 
     Notes
     -----

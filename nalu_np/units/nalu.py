@@ -40,6 +40,11 @@ class NALU(Layer):
     initializer : str
         As for NAC, for all parameters; with "madsen_johansen" G is Glorot uniform, as theirs is.
 
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more, or an option has a value outside its choices.
+
     Notes
     -----
     Exact gradient but at the kink x = 0, where sign(0) = 0 by convention. The gate has no bias: g(0) = 1/2, and

@@ -87,6 +87,11 @@ class SumPath(_Path):
     scale : bool
         Multiply by a constant c (O), a parameter too, which starts at 1: y = c (x W).
 
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more, or an option has a value outside its choices.
+
     Notes
     -----
     Exact gradient, no kinks. It is a linear map without a bias: what makes it a unit is that its weights are read
@@ -124,6 +129,11 @@ class ProductPath(_Path):
         I and O. Parameters: W (I, O), the exponents.
     scale : bool
         Multiply by a constant c (O), a parameter too, which starts at 1.
+
+    Raises
+    ------
+    OptionError
+        If a size is not an integer of 1 or more, or an option has a value outside its choices.
 
     Notes
     -----
