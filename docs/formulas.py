@@ -466,7 +466,10 @@ def _braced(tex: str) -> str:
 
 
 class Entries:
-    """TeX of one entry, with all indices."""
+    """TeX of one entry, with all indices; `order` is that of the left side's."""
+
+    def __init__(self, order: str) -> None:
+        self.order = order
 
     def name(self, written: str) -> str:
         name, indices = split(written)
@@ -524,7 +527,7 @@ class Entries:
         if function == "sqrt":
             return rf"\sqrt{{{inner}}}"
         if function == "floor":
-            return rf"\lfloor {inner} \rfloor"
+            return rf"\left\lfloor {inner} \right\rfloor"
         known = {"sigma": r"\sigma", "sign": r"\operatorname{sign}"}.get(function, rf"\{function}")
         return rf"{known}\left({inner}\right)"
 
@@ -546,7 +549,7 @@ class Matrices(Entries):
         if not function.startswith("sum_"):
             return super().call(function, argument, outer)
         k, result = function[4:], free(argument) - set(function[4:])
-        row, *column = sorted(result, key=INDICES.index) or [""]
+        row, *column = sorted(result, key=(self.order + INDICES).index) or [""]
         sides: list[list[ast.expr]] = [[], []]
         for factor in factors(argument):
             indices = free(factor)
@@ -555,7 +558,7 @@ class Matrices(Entries):
             sides[bool(column) and column[0] in indices].append(factor)
         if not column:  # a row of ones before the matrix, or a column of ones after it
             tex = self.tex(argument, 2 + (len(sides[0]) > 1))
-            after = row and INDICES.index(row) < INDICES.index(k)
+            after = any(split(name)[1] == row + k for name in names(argument)) and row
             return rf"{tex}\,\mathbf{{1}}" if after else rf"\mathbf{{1}}^\top {tex}"
         if not all(sides):
             raise LookupError(ast.unparse(argument))
@@ -595,6 +598,7 @@ def factors(node: ast.expr) -> Iterator[ast.expr]:
         yield node
 
 
-def tex(equation: Equation, form: Entries) -> str:
+def tex(equation: Equation, form: type[Entries]) -> str:
     """left = right."""
-    return f"{form.name(_written(equation.name, equation.indices))} = {form.tex(equation.right)}"
+    written = form(equation.indices)
+    return f"{written.name(_written(equation.name, equation.indices))} = {written.tex(equation.right)}"

@@ -29,8 +29,7 @@ def test_examples_in_docstrings_run(name):
 def test_every_public_name_is_documented_with_an_example(name):
     thing = getattr(nn, name)
     assert thing.__doc__
-    described_elsewhere = {"Cell", "Layer", "Report", "Result", "Segment", "Formula"}
-    assert ">>>" in thing.__doc__ or name in described_elsewhere
+    assert ">>>" in thing.__doc__
 
 
 def test_all_is_what_the_package_exports():
@@ -55,8 +54,8 @@ def test_the_readme_quotes_the_demonstration():
 
 def test_the_commands_of_the_readme_are_those_of_the_pipeline():
     readme, run = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".ci/run"))
-    assert 'python -m pip install ".[test]" && pytest --cov' in readme
-    assert 'python -m pip install --quiet ".[test]" && pytest --cov' in run
+    assert 'python -m pip install ".[test]" && pytest --cov -n auto' in readme
+    assert 'python -m pip install --quiet ".[test]" && pytest --cov -n auto' in run
 
 
 def test_version_is_one():
