@@ -156,7 +156,7 @@ def site(tmp_path_factory):
 
 def assets(site):
     """What is shared by pages: all that is neither a page, nor a picture, nor a table to download."""
-    own = ("_images", "_downloads", "_modules")
+    own = ("_images", "_downloads", "_modules", ".doctrees")  # the last is what Sphinx keeps for the next build
     return [
         path
         for path in site.rglob("*")
