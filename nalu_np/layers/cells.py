@@ -168,8 +168,9 @@ class GRU(Gated):
     Notes
     -----
     Names, order and equations are PyTorch's with matrices transposed, and so are the initial values, all
-    U(-1/sqrt(H), 1/sqrt(H)); h = 0 at first. The article resets before the product, n = tanh(u_n + (r h) W_hn),
-    and lets z choose the new state: its z is 1 - z here. Keras' `reset_after=True` is the variant of PyTorch.
+    U(-1/sqrt(H), 1/sqrt(H)); h = 0 at first. The article resets before the product, n = tanh(u_n + (r h) W_hn);
+    its z keeps the old state, as here, while in many later texts z takes the new one. Keras' `reset_after=True` is
+    the variant of PyTorch.
 
     References
     ----------
