@@ -510,9 +510,19 @@ FILES = {
 
 # --- backends ----------------------------------------------------------------------------------------------------
 
+
+def _records():
+    """The files that a run on a card has written."""
+    found = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("*.json"))}
+    return [name for name, text in found.items() if isinstance(text, dict) and "cupy" in text.get("machine", ())]
+
+
+#: There is a test, and whether it is known to have run.
+CARD = "yes" if _records() else "not run"
+
 #: What a test that asks for a fixture runs on: NumPy, the fake device, a card.
 FIXTURES = {
-    "device": ("yes", "yes", "yes"),
+    "device": ("yes", "yes", CARD),
     "fake_cupy": ("", "yes", ""),
     "fake_cupy_float32": ("", "yes, without float64", ""),
 }
@@ -541,7 +551,7 @@ def _device_test(node):
     marked = any("pytest.mark.gpu" in ast.unparse(decorator) for decorator in node.decorator_list)
     on = [FIXTURES[argument.arg] for argument in node.args.args if argument.arg in FIXTURES]
     if marked:
-        on.append(("", "", "yes"))
+        on.append(("", "", CARD))
     return (node.name, on[0]) if on else None
 
 
@@ -586,12 +596,7 @@ def _tests():
 
 
 def _recorded():
-    files = []
-    for path in sorted(HERE.glob("*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and "cupy" in found.get("machine", ()):
-            files.append(f"[{path.name}](../{path.name})")
-    if files:
+    if files := [f"[{name}](../{name})" for name in _records()]:
         return f"Recorded on a card: {', '.join(files)}."
     return "No run on a card is recorded in this repository yet."
 

@@ -11,6 +11,7 @@ and examples in fences of ```python, whose outputs are replaced by what they pri
 where a committed page differs.
 """
 
+import ast
 import contextlib
 import doctest
 import functools
@@ -202,11 +203,13 @@ def _examples(text: str) -> str:
     checker = doctest.OutputChecker()
 
     def run(fence: re.Match[str]) -> str:
-        lines = []
+        lines, after_block = [], False
         for part in doctest.DocTestParser().parse(fence[0]):
             if isinstance(part, str):
-                lines.append(part)
+                # At a prompt a block ends with an empty line, and what a page shows can be pasted there.
+                lines.append("\n" if after_block and not part else part)
                 continue
+            after_block = isinstance(getattr(ast.parse(part.source).body[0], "body", None), list)
             source = part.source.splitlines(keepends=True)
             lines += [
                 (">>> " if n == 0 else "... " if line.strip() else "...") + line for n, line in enumerate(source)

@@ -525,7 +525,8 @@ def bench(
     here = machine(present)
     tell("".join(f"{name:8}{value}\n" for name, value in here.items()))
     if missing:
-        tell(f"not compared, because not installed: {', '.join(missing)}; pip install 'nalu_np[bench]'\n")
+        install = "python -m pip install '.[bench]' in the project's folder"
+        tell(f"not compared, because not installed: {', '.join(missing)}; {install}\n")
     rows: list[Row] = []
     left_out: dict[str, str] = {}
     with _one_thread():

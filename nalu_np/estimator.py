@@ -23,7 +23,9 @@ try:
     from sklearn.utils import check_array, check_random_state, metadata_routing
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:  # or a version before 1.6, which has no validate_data
-    raise ImportError("NALURegressor needs scikit-learn 1.6 or newer: pip install 'nalu_np[sklearn]'") from error
+    raise ImportError(
+        "NALURegressor needs scikit-learn 1.6 or newer: python -m pip install '.[sklearn]' in the project's folder"
+    ) from error
 
 Host = NDArray[np.float64]
 

@@ -87,7 +87,7 @@ def check_drawable(path: str) -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         problem = f"matplotlib is needed to draw, and cannot be imported ({error})"
-        raise FileError(f"{who}: {problem}; python -m pip install 'nalu_np[plot]'") from None
+        raise FileError(f"{who}: {problem}; python -m pip install '.[plot]' in the project's folder") from None
     with new_file(path):
         pass
     os.unlink(path)

@@ -38,7 +38,7 @@ MOST_FORMULAS = 6
 
 NO_FIGURES = (
     "no figures, as matplotlib is missing (any in the folder are older): "
-    "python -m pip install 'nalu_np[plot]', then nalu-np report"
+    "python -m pip install '.[plot]' in the project's folder, then nalu-np report"
 )
 
 SIGNS = {"inside": "●", "outside": "○", "not comparable": "≠", "none published": "–"}

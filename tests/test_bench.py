@@ -344,7 +344,10 @@ def test_the_report(small, monkeypatch):
     report = bench.bench(["A", "C", "T"], ["torch", "other"], rounds=2, tell=told.append)
     assert json.loads(json.dumps(report)) == report
     assert report["missing"] == ["torch"]
-    assert "not compared, because not installed: torch; pip install 'nalu_np[bench]'" in told[1]
+    assert (
+        "not compared, because not installed: torch; python -m pip install '.[bench]' in the project's folder"
+        in told[1]
+    )
     assert (report["machine"]["numpy"], report["machine"]["other"]) == (np.__version__, "9.9")
     assert [(one["case"], one["contender"]) for one in report["rows"]] == [
         *(("A", "planes"), ("A", "readable"), ("A", "right")),

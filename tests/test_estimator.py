@@ -457,16 +457,15 @@ def test_without_scikit_learn_the_rest_works_and_the_error_names_the_extra(missi
         "try: nn.NALURegressor\n"
         "except ImportError as error: print(error)\n"
     )
-    assert done.stdout == "NALURegressor needs scikit-learn 1.6 or newer: pip install 'nalu_np[sklearn]'\n", (
-        done.stderr
-    )
+    install = "python -m pip install '.[sklearn]' in the project's folder"
+    assert done.stdout == f"NALURegressor needs scikit-learn 1.6 or newer: {install}\n", done.stderr
 
 
 def test_without_scikit_learn_in_this_process(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.base", None)
     monkeypatch.delitem(sys.modules, "nalu_np.estimator")
     monkeypatch.delattr(nn, "estimator")
-    with pytest.raises(ImportError, match=re.escape("pip install 'nalu_np[sklearn]'")):
+    with pytest.raises(ImportError, match=re.escape("python -m pip install '.[sklearn]' in the project's folder")):
         _ = nn.NALURegressor
 
 

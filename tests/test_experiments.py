@@ -723,7 +723,7 @@ def test_workers_here_and_dask_exclude_each_other(toy, tmp_path, capsys):
 def test_dask_that_is_not_installed_is_one_line(toy, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert run("--dask", "tcp://here:1", "--out", tmp_path / "out") == 2
-    assert "needs dask; python -m pip install 'nalu_np[sweep]'" in capsys.readouterr().err
+    assert "needs dask; python -m pip install '.[sweep]' in the project's folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -245,10 +245,10 @@ def test_a_page_with_another_sign_differs():
 
 
 def test_examples_are_run_in_one_namespace_and_what_they_print_is_written():
-    page = "```python\n>>> x = 2\n>>> for q in (x, 3):\n...     print(q)\n\n```\n\n"
+    page = "```python\n>>> x = 2\n>>> for q in (x, 3):\n...     print(q)\n>>> x\n\n```\n\n"
     page += "text\n\n```python\n>>> x / 0\nwrong\n\n```\n"
     new = write.written(page)
-    assert ">>> for q in (x, 3):\n...     print(q)\n2\n3\n\n```" in new
+    assert ">>> for q in (x, 3):\n...     print(q)\n2\n3\n\n>>> x\n2\n\n```" in new  # can be pasted at a prompt
     assert (
         ">>> x / 0\nTraceback (most recent call last):\n    ...\nZeroDivisionError: division by zero\n\n```" in new
     )

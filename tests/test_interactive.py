@@ -482,6 +482,7 @@ def test_everything_has_a_name(page):
         return !(by || (e.matches("a, button") ? e.textContent : "")).trim();
     }).map(e => e.outerHTML)"""
     )
+    page.ask(FRAME)  # canvases are named when they are drawn
     assert page.ask(nameless) == []
     assert page.ask("[...document.querySelectorAll('[aria-describedby]')].every("
                     "e => document.getElementById(e.getAttribute('aria-describedby')))")  # fmt: skip

@@ -583,7 +583,7 @@ def test_without_matplotlib_the_message_says_how_to_install_it(draw, tmp_path, m
         draw(str(tmp_path / "fit.png"))
     text = str(caught.value)
     assert text.startswith(f"{tmp_path}/fit.png: matplotlib is needed to draw")
-    assert text.endswith("; python -m pip install 'nalu_np[plot]'")
+    assert text.endswith("; python -m pip install '.[plot]' in the project's folder")
     assert "\n" not in text
     assert not list(tmp_path.iterdir())
 

@@ -172,7 +172,7 @@ def test_without_matplotlib_there_are_records_and_a_page(monkeypatch, tmp_path, 
         "summary.csv",
         "report.html",
     }
-    assert "python -m pip install 'nalu_np[plot]'" in capsys.readouterr().out
+    assert "python -m pip install '.[plot]' in the project's folder" in capsys.readouterr().out
     drawn = Page((tmp_path / "out" / "report.html").read_text("utf-8"))
     assert drawn.all("svg") == []
     assert sum("It would show: They rise" in text for _, text in drawn.texts) == 2

@@ -257,7 +257,7 @@ def connected(address: str) -> Iterator[Any]:
     try:
         distributed = importlib.import_module("distributed")
     except ImportError:
-        raise OptionError(f"{who}: needs dask; python -m pip install 'nalu_np[sweep]'") from None
+        raise OptionError(f"{who}: needs dask; python -m pip install '.[sweep]' in the project's folder") from None
     try:
         _knock(address)
         client = distributed.Client(address, timeout=PATIENCE, set_as_default=False)
