@@ -11,7 +11,7 @@ with the code, and with SymPy's symbols, to be compared with what SymPy derives.
 """
 
 import ast
-import functools
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -29,9 +29,11 @@ from nalu_np import vjps
 PACKAGE = Path(nalu_np.__file__).parent
 INDICES = "sptbiojkq"  # replica, parameter, time, batch, input, output, unit, unit, column
 SIZES = {"B": "b", "O": "o", "I": "i"}
+CONSTANT = {"eps", "target", "s"}  # inputs without a gradient; s is the sign of a product
 
-TAG = re.compile(r"\[([a-z]+\.\d\*?)\]")
-LINE = re.compile(r"^ *(\S.* = .*?) +\[([a-z]+\.\d\*?)\]$", re.MULTILINE)
+TAG = re.compile(r"\[([a-z]\w*\.\d+\*?)\]")
+LINE = re.compile(rf"^ *(\S.* = .*?) +{TAG.pattern}$", re.MULTILINE)
+OVER = re.compile(rf"(sum|prod)_([{INDICES}])")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,12 @@ def systems() -> dict[str, System]:
     for path in sorted(PACKAGE.rglob("*.py")):
         source = path.read_text(encoding="utf-8")
         for name, node in _documented(ast.parse(source)):
-            lines = LINE.findall(ast.get_docstring(node) or "")
+            text = ast.get_docstring(node) or ""
+            lines = LINE.findall(text)
+            if len(lines) != len(re.findall(r" = .* \[[a-z]\w*\.\d[^ ]*\W*$", text, re.MULTILINE)):
+                raise ValueError(
+                    f"{path.name}, {name}: a line is no equation with one tag at its end, as [sum.1*]"
+                )
             if not lines:
                 continue
             system = System(f"{path.relative_to(PACKAGE)}: {name}")
@@ -202,9 +209,11 @@ def evaluate(equation: Equation, values: dict[str, Any], functions: dict[str, An
             shape[INDICES.index(indices[axis])] = array.shape[axis]
         return array.transpose(order).reshape(shape)
 
-    sums = {f"sum_{k}": _reduce(np.sum, axis) for axis, k in enumerate(INDICES)}
+    over = {"sum": np.sum, "prod": np.prod}
+    sums = {f"{name}_{k}": _reduce(over[name], axis) for name in over for axis, k in enumerate(INDICES)}
+    read = {name: spread(name) for name in names(equation.right)}
     code = compile(ast.Expression(ast.fix_missing_locations(equation.right)), equation.text, "eval")
-    result = np.asarray(eval(code, {**functions, **sums, **{n: spread(n) for n in names(equation.right)}}))
+    result = np.asarray(eval(code, {"__builtins__": {}, **functions, **sums, **read}))
     result = result.reshape(result.shape or (1,) * len(INDICES))
     kept = sorted(equation.indices, key=INDICES.index)
     others = tuple(axis for axis, k in enumerate(INDICES) if k not in equation.indices)
@@ -212,7 +221,12 @@ def evaluate(equation: Equation, values: dict[str, Any], functions: dict[str, An
 
 
 def _reduce(function: Any, axis: int) -> Callable[[Any], Any]:
-    return lambda e: function(e, axis=axis, keepdims=True)
+    def reduce(e: Any) -> Any:
+        if np.ndim(e) == 0 or e.shape[axis] == 1:
+            raise ValueError(f"a sum over {INDICES[axis]} of what has no such index")
+        return function(e, axis=axis, keepdims=True)
+
+    return reduce
 
 
 # --- the same from the library ---------------------------------------------------------------------------------
@@ -275,10 +289,9 @@ def run(system: System, given: dict[str, Any]) -> Run:
         return _cell(getattr(nalu_np, name), given)
     if file == "vjps.py" or name == "LogNAC._path":
         return _block(getattr(vjps, name.replace("LogNAC._path", "log_product")), outputs[0], given)
-    unit = {"NAC.forward": nalu_np.NAC, "NALU.forward": functools.partial(nalu_np.NALU, eps=given.get("eps"))}[
-        name
-    ]
-    layer = unit(*given["W_hat"].shape)
+    unit = getattr(nalu_np, name.partition(".")[0])
+    options = {option.name: given[option.name] for option in dataclasses.fields(unit) if option.name in given}
+    layer = unit(given["x"].shape[-1], given[f"d{outputs[0]}"].shape[-1], **options)
     value, vjp = layer({n: given[n] for n in layer.shapes()}, given["x"])
 
     def gradients() -> dict[str, Any]:
@@ -323,7 +336,7 @@ def _cell(kind: Any, given: dict[str, Any]) -> Run:
     return {"h_new": y}, vjp, gradients
 
 
-#: Docstrings whose equations are a few symbols between other units; their code is compared in test_oracles.py.
+#: Docstrings whose equations are a few symbols between other units; each has a test of its own.
 BETWEEN = ("Accumulator", "Scan.forward", "_Path._scaled", "ProductPath.forward")
 
 
@@ -362,7 +375,7 @@ def _symbols(system: System, size: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, indices in map(split, sorted(written)):
         if name in SIZES:
-            found[name] = np.array(sp.Integer(size), dtype=object)
+            found[name] = np.array(sp.Symbol(name, positive=True), dtype=object)
         elif name not in found:
             flat = [
                 sp.Symbol(f"{name}_{n}", real=True, positive=name == "eps" or None)
@@ -379,22 +392,28 @@ def refuted(system: System, size: int = 2) -> list[str]:
     with dr a symbol where an equation states it: each step is compared by itself, and together they are the chain
     rule.
     """
-    symbols = _symbols(system, size)
+    problems = _unsound(system)
+    if problems:
+        return problems
+    symbols, under = _symbols(system, size), {q.name: tag for tag, q in system.forward}
     right = {
         q.name: np.broadcast_to(evaluate(q, symbols, SYMBOLIC), symbols[q.name].shape) for _, q in system.forward
     }
     known = {s: e for name in right for s, e in zip(symbols[name].ravel(), right[name].ravel(), strict=True)}
-    forward = set().union(*(names(q.right) for _, q in system.forward))
-    inputs_and_values = {split(name)[0] for name in forward} | set(right)
-    # A part of a gradient, as dW_a of dW = dW_a + dW_m, is no gradient of a value: it is proven with the whole.
-    values, parts, problems = dict(symbols), set[str](), []
+    values = dict(symbols)  # a part of a gradient is what it was proven to be, all else a symbol
     for tag, equation in system.adjoint:
-        given = evaluate(equation, values, SYMBOLIC)
-        if equation.name[1:] not in inputs_and_values:
+        given = np.broadcast_to(evaluate(equation, values, SYMBOLIC), symbols[equation.name].shape)
+        of, through = equation.name[1:], right
+        if equation.name[0] != "d" or of not in _read(system.forward) | set(right):
+            # A part of a gradient, as dW_a of dW = dW_a + dW_m: what comes through the equations of its own tag.
+            of, through = of.rpartition("_")[0], {n: e for n, e in right.items() if under[n] == tag[:-1]}
+            if of not in symbols or equation.name[0] != "d":
+                problems.append(
+                    f"{system.where}: {equation.name} is neither a gradient of a value nor a part of one"
+                )
+                continue
             values[equation.name] = given
-            parts.add(equation.name)
-            continue
-        expected = _gradient(equation.name[1:], right, symbols)
+        expected = _gradient(of, through, symbols)
         for index in np.ndindex(given.shape):
             difference = _plain(expected[index] - given[index], known)
             if difference != 0:
@@ -402,11 +421,23 @@ def refuted(system: System, size: int = 2) -> list[str]:
                 problems.append(f"[{tag}] {equation.text}: {at} differs from SymPy's derivative by {difference}")
                 break
         known |= zip(symbols[equation.name].ravel(), given.ravel(), strict=True)
-    whole = {split(name)[0] for _, q in system.adjoint for name in names(q.right)}
-    problems += [
-        f"{system.where}: {name} is neither a gradient of a value nor a part of one" for name in parts - whole
-    ]
     return problems
+
+
+def _read(side: list[tuple[str, Equation]]) -> set[str]:
+    return {split(name)[0] for _, q in side for name in names(q.right)}
+
+
+def _unsound(system: System) -> list[str]:
+    """What would let a wrong adjoint pass: a name stated twice, a gradient needed or read but not stated."""
+    made = [q.name for _, q in system.equations]
+    values, read = {q.name for _, q in system.forward}, _read(system.forward)
+    needed = {f"d{name}" for name in read - values - CONSTANT - SIZES.keys()}
+    given = {f"d{name}" for name in values - read} | values | read | CONSTANT | SIZES.keys()
+    problems = [f"{name} is stated twice" for name in {n for n in made if made.count(n) > 1}]
+    problems += [f"{name} is not stated" for name in needed | (_read(system.adjoint) - given) if name not in made]
+    list(_in_order(system))  # raises if two equations read each other
+    return [f"{system.where}: {problem}" for problem in sorted(problems)]
 
 
 def _gradient(name: str, right: dict[str, Any], symbols: dict[str, Any]) -> Any:
@@ -427,10 +458,17 @@ def _gradient(name: str, right: dict[str, Any], symbols: dict[str, Any]) -> Any:
 
 
 def _plain(difference: Any, known: dict[Any, Any]) -> Any:
-    """A difference with values replaced by what they are made of, as simple as SymPy can make it."""
+    """0 where a difference vanishes once values are replaced by what they are made of, else the difference."""
+    written = difference
     while (difference := sp.expand(difference)) != 0 and difference.free_symbols & known.keys():
         difference = difference.subs(known)
-    return sp.simplify(difference)
+    symbols = sorted(difference.free_symbols, key=str)
+    rng = np.random.default_rng(0)
+    # What is not 0 at a point is not 0, and SymPy need not simplify it, which may take it minutes.
+    at = dict(zip(symbols, rng.uniform(0.5, 1.5, len(symbols)), strict=True))
+    if abs(difference.evalf(subs=at)) > 1e-9 or sp.simplify(difference) != 0:
+        return written
+    return sp.Integer(0)
 
 
 # --- TeX ------------------------------------------------------------------------------------------------------
@@ -517,9 +555,9 @@ class Entries:
         return rf"{tex}^{{{self.tex(exponent)}}}"
 
     def call(self, function: str, argument: ast.expr, outer: int) -> str:
-        if function.startswith("sum_"):
-            nested = isinstance(argument, ast.Call) and ast.unparse(argument).startswith("sum_")
-            tex = rf"\sum_{{{function[4:]}}} {self.tex(argument, 1 if nested else 2)}"
+        if over := OVER.fullmatch(function):
+            nested = isinstance(argument, ast.Call) and OVER.match(ast.unparse(argument))
+            tex = rf"\{over[1]}_{{{over[2]}}} {self.tex(argument, 1 if nested else 2)}"
             return rf"\left({tex}\right)" if outer > 1 else tex
         inner = self.tex(argument)
         if function == "abs":
@@ -528,6 +566,8 @@ class Entries:
             return rf"\sqrt{{{inner}}}"
         if function == "floor":
             return rf"\left\lfloor {inner} \right\rfloor"
+        if function not in NUMERIC:
+            raise ValueError(f"{function} is no function that formulas know; they are {', '.join(NUMERIC)}")
         known = {"sigma": r"\sigma", "sign": r"\operatorname{sign}"}.get(function, rf"\{function}")
         return rf"{known}\left({inner}\right)"
 
@@ -541,13 +581,24 @@ class Matrices(Entries):
     def name(self, written: str) -> str:
         return symbol(split(written)[0])
 
+    def tex(self, node: ast.expr, outer: int = 0) -> str:
+        """As above, where the axes of one side are among those of the other."""
+        if isinstance(node, ast.BinOp):
+            left, right = free(node.left), free(node.right)
+            if not (left <= right or right <= left):
+                raise LookupError(ast.unparse(node))
+        return super().tex(node, outer)
+
     def multiplied(self, left: ast.expr, right: ast.expr, first: str, second: str) -> str:
         both = free(left) and free(right)
         return rf"{first} \odot {second}" if both else self.product(first, second)
 
     def call(self, function: str, argument: ast.expr, outer: int) -> str:
-        if not function.startswith("sum_"):
+        over = OVER.fullmatch(function)
+        if not over:
             return super().call(function, argument, outer)
+        if over[1] == "prod":
+            raise LookupError(function)
         k, result = function[4:], free(argument) - set(function[4:])
         row, *column = sorted(result, key=(self.order + INDICES).index) or [""]
         sides: list[list[ast.expr]] = [[], []]
@@ -583,9 +634,9 @@ def free(node: ast.expr) -> set[str]:
     """The indices of an expression's value."""
     found = {k for name in names(node) for k in split(name)[1]}
     return found - {
-        call.func.id[4:]
+        call.func.id[-1]
         for call in ast.walk(node)
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id.startswith("sum_")
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and OVER.fullmatch(call.func.id)
     }
 
 

@@ -45,8 +45,10 @@ def pages() -> list[Path]:
 def written(text: str) -> str:
     """A page with its regions and the outputs of its examples made anew."""
     text, count = REGION.subn(lambda m: f"{m[1]}\n{PARTS[m[2]](m[3].strip()).strip()}\n\n{m[5]}", text)
-    if count != text.count("<!-- write:"):
-        raise ValueError("a region is not closed with <!-- end --> before the next")
+    if count != text.count("<!-- write"):
+        raise ValueError(
+            "a region is not opened as <!-- write: NAME --> or closed with <!-- end --> before the next"
+        )
     return _examples(text) if ">>> " in text else text
 
 
@@ -56,6 +58,8 @@ def written(text: str) -> str:
 def _tags(argument: str, adjoint: bool) -> Iterator[tuple[str, list[f.Equation]]]:
     """The tags of a group such as `nalu`, or the tags named, with their equations."""
     wanted = argument.split()
+    if unknown := {w for w in wanted if not any(w in (tag, tag.partition(".")[0]) for tag in f.stated())}:
+        raise ValueError(f"no equation has a tag like {', '.join(sorted(unknown))}")
     for tag, system in f.stated().items():
         if (tag in wanted or tag.partition(".")[0] in wanted) and tag.endswith("*") == adjoint:
             yield tag, [q for t, q in system.equations if t == tag]
@@ -215,9 +219,10 @@ def _examples(text: str) -> str:
                 (">>> " if n == 0 else "... " if line.strip() else "...") + line for n, line in enumerate(source)
             ]
             got = _printed(part.source, namespace)
-            flags = sum(part.options)
-            same = bool(part.want) and checker.check_output(part.want, got, flags)
-            lines.append(part.want if same or "doctest: +SKIP" in part.source else got)
+            if got.startswith("Traceback") and not part.want.startswith("Traceback"):
+                raise RuntimeError(f"an example fails:\n{part.source}{got}")
+            same = bool(part.want) and checker.check_output(part.want, got, sum(part.options))
+            lines.append(part.want if same else got)
         return "".join(lines)
 
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):

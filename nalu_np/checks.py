@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import Array, from_numpy, to_numpy
+from .backend import Array, from_numpy, library, to_numpy
 from .errors import GradientError, OptionError
-from .layer import REGISTRY, Cell, Layer, Parametric, Vjp, chain, from_config, scan
+from .layer import REGISTRY, Cell, Layer, Parametric, Vjp, chain, check_built, from_config, scan
 
 Host = NDArray[Any]
 HostParams = dict[str, Host]
@@ -154,7 +154,9 @@ def gradcheck(
     ------
     GradientError
         If a gradient is not the derivative; the message names the argument. Also at a given point whose slope
-        cannot be measured: a kink, an overflow.
+        cannot be measured: a kink, an overflow. And if `forward` or the vjp returns no pair of the right kinds.
+    OptionError
+        If it is no layer, but a class, say, or params is no mapping.
     ParameterError, ShapeError, DTypeError
         If a given point does not fit the layer.
 
@@ -164,6 +166,12 @@ def gradcheck(
     >>> list(nn.gradcheck(nn.NALU(2, 1)).errors)
     ['W_hat', 'M_hat', 'G', 'x']
     """
+    check_built("gradcheck", layer)
+    if not isinstance(params, Mapping | None):
+        raise OptionError(
+            f"gradcheck: params must be a mapping of names to arrays, got {type(params).__name__}; "
+            "call gradcheck(layer, params, x)"
+        )
     rng = np.random.default_rng(seed)
     for _ in range(20):
         given_params = _draw_params(layer, rng) if params is None else _doubles(params)
@@ -224,7 +232,7 @@ def check_layer(layer: Layer, *, seed: int = 0, examples: int = 1) -> Report:
     GradientError
         At the first clause that does not hold; the message says which. It carries what the layer itself raised.
     OptionError
-        If examples is less than 1.
+        If it is no layer, but a class, say, or if examples is less than 1.
 
     Examples
     --------
@@ -232,6 +240,7 @@ def check_layer(layer: Layer, *, seed: int = 0, examples: int = 1) -> Report:
     >>> nn.check_layer(nn.NAC(3, 2), examples=5).examples
     5
     """
+    check_built("check_layer", layer)
     if examples < 1:
         raise OptionError(f"check_layer: examples must be 1 or more, got {examples!r}")
     worst: dict[str, float] = {}
@@ -318,15 +327,39 @@ def _direction(point: Host, rng: np.random.Generator) -> Host:
     return np.asarray(rng.uniform(0.5, 1.5, point.shape) * signs * (np.abs(point) + 0.01))
 
 
+def _called(layer: Layer, params: dict[str, Array], x: Array) -> tuple[Array, Vjp]:
+    """What a call gives, once it is known that it can: the forward pass gives y and vjp."""
+    layer._check(params, x)
+    given: Any = layer.forward(params, x)
+    right = isinstance(given, tuple | list) and len(given) == 2 and library(given[0]) and callable(given[1])
+    _require(bool(right), layer, f"forward() must return y, vjp: an array and a function, got {_told(given)}")
+    return layer(params, x)
+
+
+def _pulled(layer: Layer, vjp: Vjp, dy: Array, need_dx: bool = True) -> tuple[Any, Mapping[str, Any]]:
+    """What a vjp gives: dx and a dict of arrays."""
+    given: Any = vjp(dy, need_dx=need_dx)
+    right = isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[1], Mapping)
+    _require(right, layer, f"vjp(dy) must return dx, dparams: an array and a dict of arrays, got {_told(given)}")
+    for name, array in {**given[1], **({} if given[0] is None else {"x": given[0]})}.items():
+        _require(library(array) is not None, layer, f"vjp(dy) must give d{name} as an array, got {_told(array)}")
+    return given[0], given[1]
+
+
+def _told(given: object) -> str:
+    """Types alone: values may fill a screen."""
+    return f"({', '.join(map(_told, given))})" if isinstance(given, tuple) else type(given).__name__
+
+
 def _gradients(
     layer: Layer, params: HostParams, x: Host, rng: np.random.Generator, full: bool
 ) -> dict[str, list[float]]:
     """Scaled errors of each argument's gradient, along one direction or along every axis."""
     _require("x" not in params, layer, "no parameter may have the name x")
     arguments = {**params, "x": x}
-    y, vjp = layer(_device(params), from_numpy(x, "float64"))
+    y, vjp = _called(layer, _device(params), from_numpy(x, "float64"))
     dy = rng.normal(size=y.shape)
-    dx, dparams = vjp(from_numpy(dy, "float64"))
+    dx, dparams = _pulled(layer, vjp, from_numpy(dy, "float64"))
     _require(dx is not None, layer, "vjp(dy) must give dx")
     _require(dparams.keys() == params.keys(), layer, f"dparams must have the names {list(params)}")
     gradients = _host({**dparams, "x": dx})
@@ -448,7 +481,7 @@ class _Case:
 
     def pull(self, vjp: Vjp, dy: Host, dtype: str = "float64", need_dx: bool = True) -> dict[str, Host]:
         """Gradients on the host: dx, where it is asked for, and d<name>."""
-        dx, dparams = vjp(from_numpy(dy, dtype), need_dx=need_dx)
+        dx, dparams = _pulled(self.layer, vjp, from_numpy(dy, dtype), need_dx)
         self.require(need_dx or dx is None, "vjp(dy, need_dx=False) must give None for dx")
         return _host_gradients(dx if need_dx else None, dparams)
 

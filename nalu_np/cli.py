@@ -1,6 +1,7 @@
 """The command line: it parses, calls and prints.
 
-Exit status: 0 done, also with warnings; 1 a check failed; 2 bad input, with one line on stderr; 130 Ctrl-C.
+Exit status: 0 done, also with warnings; 1 a check, or a part of an experiment, failed; 2 bad input, with one \
+line on stderr; 130 Ctrl-C.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -191,6 +191,8 @@ class Parametric:
         ------
         OptionError
             If an argument is none of these.
+        ShapeError
+            If a layer of one's own draws another shape than `shapes()` gives.
 
         Examples
         --------
@@ -201,10 +203,17 @@ class Parametric:
         if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
             raise OptionError(f"init: seed must be an integer >= 0, got {seed!r:.60}")
         streams = Streams(seed, replicas, INIT)
-        return {
-            name: streams.stack(lambda rng, name=name: self.draw(name, rng), dtype_name(dtype))  # type: ignore[misc]
-            for name in self._shapes
-        }
+        return {name: streams.stack(partial(self._drawn, name), dtype_name(dtype)) for name in self._shapes}
+
+    def _drawn(self, name: str, rng: np.random.Generator) -> NDArray[np.float64]:
+        """What `draw` gives, of the shape that it must have."""
+        drawn = self.draw(name, rng)
+        if np.shape(drawn) != self._shapes[name]:
+            raise ShapeError(
+                f"{self!r}: draw({name!r}, rng) gives shape {np.shape(drawn)}, expected {self._shapes[name]}, "
+                "that of one replica; change draw() or shapes()"
+            )
+        return drawn
 
     def config(self) -> dict[str, Any]:
         """The options in plain JSON types; `from_config` rebuilds an equal object."""
@@ -396,9 +405,23 @@ class Layer(Parametric):
             )
 
 
+def check_built(who: str, layer: object) -> None:
+    """Raise OptionError unless it is a layer; a class of layers is none yet."""
+    if isinstance(layer, type) and issubclass(layer, Layer):
+        name = layer.__name__
+        raise OptionError(f"{who}: expected a layer, got the class {name}; build it, e.g. {name}(2, 1)")
+    if not isinstance(layer, Layer):
+        raise OptionError(f"{who}: expected a layer, got {layer!r:.200}")
+
+
 def check_names(layer: Parametric, params: Params) -> None:
-    """Raise ParameterError unless the names are the layer's."""
+    """Raise ParameterError unless it is a mapping, and its names are the layer's."""
     shapes = layer._shapes
+    if not isinstance(params, Mapping):
+        raise ParameterError(
+            f"{layer!r}: params must be a mapping of names to arrays, got {type(params).__name__}; "
+            "call layer(params, x), with params as from init()"
+        )
     if params.keys() != shapes.keys():
         missing, unknown = shapes.keys() - params.keys(), params.keys() - shapes.keys()
         raise ParameterError(

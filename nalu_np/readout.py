@@ -23,9 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from .backend import from_numpy, library, to_numpy
 from .errors import OptionError, ShapeError
+from .kernels.planes import EQUATIONS
 from .lattice import POINTS, rounded
-from .layer import Chain, Layer, Params
-from .units import ProductPath, SumPath
+from .layer import Chain, Layer, Params, check_built, check_names
+from .units import NAC, NALU, LogNAC, ProductPath, SumPath
 
 Host = NDArray[np.float64]
 Node = Any  # str | ("sum" | "product", ((number, Node), ...)) | ("abs", Node): mypy has no recursive tuples here
@@ -39,6 +40,10 @@ ZERO = ("sum", ())
 
 #: Largest RMS error of an exact formula, relative to the target's standard deviation.
 EXACT = 1e-6
+
+#: What can be read, where a subclass has left alone what makes it that.
+READ = (NAC, LogNAC, NALU, SumPath, ProductPath)
+READ_BY = (*EQUATIONS, "_scaled", "_symbol")
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ def formula(
     Parameters
     ----------
     layer : Layer
-        A NAC, LogNAC, NALU, SumPath or ProductPath, or a chain of them.
+        A NAC, LogNAC, NALU, SumPath or ProductPath, or a chain of them. A subclass may have a penalty, a
+        projection or initial values of its own, but no forward pass.
     params : mapping of str to array
         Of one replica, (...): `nn.replica(params, r)`.
     x : array
@@ -131,7 +137,7 @@ def formula(
     Raises
     ------
     OptionError
-        If the layer has no read-out, or there is not a name for each input.
+        If the layer has no read-out, or there is not a list of a name for each input.
     ParameterError, ShapeError, DTypeError
         If parameters or rows do not fit the layer, or are those of several replicas.
 
@@ -145,11 +151,14 @@ def formula(
     >>> print(f, f([[6.0, 3.0]]))
     distance / time [[2.]]
     """
+    check_built("formula", layer)
+    check_names(layer, params)
     units = layer.layers if isinstance(layer, Chain) else (layer,)
     rows = (to_numpy(x) if library(x) else np.asarray(x)).astype(np.float64)
-    names = [f"x{i + 1}" for i in range(layer.in_features)] if names is None else list(names)
-    if len(names) != layer.in_features or len(set(names)) != len(names):
-        raise OptionError(f"formula: expected {layer.in_features} different names, got {names!r:.200}")
+    given = [f"x{i + 1}" for i in range(layer.in_features)] if names is None else names
+    names = list(given)
+    if isinstance(given, str) or not len(names) == len(set(names)) == layer.in_features:
+        raise OptionError(f"formula: expected a list of {layer.in_features} different names, got {given!r:.200}")
     device = {name: from_numpy(to_numpy(value), "float64") for name, value in params.items()}
     with np.errstate(all="ignore"):
         kept = {name: to_numpy(value) for name, value in layer.values(device, from_numpy(rows, "float64")).items()}
@@ -193,7 +202,8 @@ def relative_error(prediction: Host, target: Host, spread: float) -> float:
 def evaluate(terms: Iterable[Node], names: Sequence[str], x: Host) -> Host:
     """Value of each term for rows x (N, I): (N, O)."""
     if x.ndim != 2 or x.shape[1] != len(names):
-        raise ShapeError(f"formula: x has shape {x.shape}, expected (N, I={len(names)}): {', '.join(names)}")
+        cure = "" if x.ndim > 1 else "; one row is [[...]], with two pairs of brackets"
+        raise ShapeError(f"formula: x has shape {x.shape}, expected (N, I={len(names)}): {', '.join(names)}{cure}")
     columns = dict(zip(names, x.T, strict=True))
     with np.errstate(all="ignore"):
         return np.stack([np.broadcast_to(_value(term, columns), len(x)) for term in terms], axis=1)
@@ -210,8 +220,11 @@ def _read_unit(
     snap: bool,
 ) -> tuple[list[Node], bool]:
     """The node of each output of one unit, and whether its gate is on one side for all rows."""
-    if "a" not in values and "m" not in values:
-        raise OptionError(f"formula: {unit!r} has no read-out; use NAC, LogNAC, NALU and the two paths")
+    if not any(_same(type(unit), known) for known in READ):
+        raise OptionError(
+            f"formula: {unit!r} has no read-out; use NAC, LogNAC, NALU, the two paths, or subclasses without a "
+            "forward pass of their own"
+        )
     g = values.get("g", np.ones(1) if "a" in values else np.zeros(1))
     sums = np.broadcast_to(g > 0.5, values["y"].shape)
     free = isinstance(unit, SumPath | ProductPath)
@@ -223,6 +236,11 @@ def _read_unit(
         c = float(values["c"][o]) if "c" in values else 1.0
         nodes.append(path("sum" if adds else "product", W[:, o], inputs, columns, signed=free, c=c))
     return nodes, bool(np.all(sums == sums[:1]))
+
+
+def _same(cls: type[Layer], known: type[Layer]) -> bool:
+    """Whether a class computes what one that can be read does."""
+    return all(getattr(cls, name, None) is getattr(known, name, None) for name in READ_BY)
 
 
 def path(

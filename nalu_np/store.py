@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from .backend import DTYPES, from_numpy, namespace, to_numpy
 from .errors import DTypeError, FileError, ModelFileError, OptionError, ParameterError, printable
-from .layer import REGISTRY, Layer, Parametric, Params, check_names, check_shapes, from_config
+from .layer import REGISTRY, Layer, Parametric, Params, check_built, check_names, check_shapes, from_config
 
 HEADER = "header.json"
 MOST_HEADER = 1 << 20
@@ -157,6 +157,8 @@ def load(
 
     Raises
     ------
+    OptionError
+        If the registry is no mapping.
     ModelFileError
         If the file cannot be read, is no model, is damaged, or is of a newer format; nothing is loaded then.
 
@@ -173,6 +175,11 @@ def load(
     >>> loaded == layer, params["1.G"].shape, meta
     (True, (8, 2, 1), {})
     """
+    if not isinstance(registry, Mapping | None):
+        raise OptionError(
+            f"load: registry must be a mapping of names to classes, got {registry!r:.200}; "
+            'pass registry={"MyLayer": MyLayer}'
+        )
     header, arrays = read(path, MODEL)
     with explained(path, MODEL, MODEL.foreign, ValueError, TypeError, RecursionError):
         layer = _rebuilt(header["layer"], arrays, {**REGISTRY, **(registry or {})})
@@ -185,8 +192,7 @@ def load(
 
 def _content(layer: Layer, params: Params, meta: object) -> bytes:
     """The whole file, after all checks of what shall go into it."""
-    if not isinstance(layer, Layer):
-        raise OptionError(f"save: expected a layer, got {layer!r:.200}")
+    check_built("save", layer)
     if not isinstance(meta, dict):
         raise OptionError(f"save: meta must be a dict, got {meta!r:.80}")
     arrays = _host(layer, params)

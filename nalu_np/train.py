@@ -31,7 +31,7 @@ from .batches import Data, Feed, Sample, data_of, move, positions, rows_of, stat
 from .checkpoint import Checkpoint
 from .errors import DTypeError, OptionError, ShapeError
 from .kernels import planes
-from .layer import Layer, check_names, check_shapes, flatten, overrides, views
+from .layer import Layer, check_built, check_names, check_shapes, flatten, overrides, views
 from .optim import Adam, Optimizer
 from .store import Arrays
 from .vjps import LOSSES
@@ -113,6 +113,14 @@ class Result:
     best: int
     diverged: NDArray[np.bool_]
     how: dict[str, str]
+
+    def __repr__(self) -> str:
+        losses = self.history.get("valid_loss", self.history.get("loss", np.empty((0, len(self.diverged)))))
+        least = np.fmin.reduce(losses[:, self.best], initial=np.inf)  # which passes over NaN
+        return (
+            f"Result(replicas={len(self.diverged)}, segments={len(losses)}, best={self.best}, "
+            f"best_loss={least:.3g}, diverged={np.count_nonzero(self.diverged)}, how={self.how})"
+        )
 
 
 def fit(
@@ -223,8 +231,9 @@ def fit(
     )
     steps, every, block, workers = int(steps), int(every), int(block), int(workers)
     dtype, numbers = dtype_name(dtype), replica_numbers(replicas)
+    _check_columns(model, y)
     data = data_of(x, y, batch, block, model.rank, len(numbers), dtype, shared_batches)
-    held_out = None if validation is None else _held_out(validation, model.rank, len(numbers), dtype)
+    held_out = None if validation is None else _held_out(validation, model, len(numbers), dtype)
     start = model.init(seed, numbers, dtype)  # which looks at the seed too
     if params is not None:
         start = _given(model, params, len(numbers), dtype)
@@ -508,8 +517,7 @@ def _keep_freed_memory() -> None:
 def _check_options(model: object, optimizer: object, loss: object, **counts: object) -> None:
     if not hasattr(optimizer, "update") or isinstance(optimizer, type):
         raise OptionError(f"fit: expected an optimizer such as nn.Adam(lr=0.01), got {optimizer!r:.60}")
-    if not isinstance(model, Layer):
-        raise OptionError(f"fit: expected a layer, got {model!r:.200}")
+    check_built("fit", model)
     if not isinstance(loss, str) or loss not in LOSSES:
         raise OptionError(f"fit: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     for name, value in counts.items():
@@ -517,12 +525,21 @@ def _check_options(model: object, optimizer: object, loss: object, **counts: obj
             raise OptionError(f"fit: {name} must be an integer >= 1, got {value!r}")
 
 
-def _held_out(validation: object, rank: int, replicas: int, dtype: str) -> tuple[Array, Array]:
+def _check_columns(model: Layer, y: Any) -> None:
+    """Raise ShapeError where the one column of y has no axis of its own."""
+    if model.rank == 2 and model.out_features == 1 and np.ndim(y) == 1:
+        raise ShapeError(
+            f"fit: y has shape {np.shape(y)}, expected (N, O=1), one column an output; pass y[:, None]"
+        )
+
+
+def _held_out(validation: object, model: Layer, replicas: int, dtype: str) -> tuple[Array, Array]:
     """The rows to validate on, checked, on the device."""
     if not isinstance(validation, tuple | list) or len(validation) != 2:
         raise OptionError(f"fit: validation must be a pair (x, y), got {type(validation).__name__}")
     x, y = validation
-    x, y = rows_of(x, y, rank, replicas, dtype)
+    _check_columns(model, y)
+    x, y = rows_of(x, y, model.rank, replicas, dtype)
     return from_numpy(x, dtype), from_numpy(y, dtype)
 
 

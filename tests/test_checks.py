@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -132,6 +133,75 @@ def test_an_error_inside_a_layer_names_the_clause_and_keeps_its_cause():
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     with pytest.raises(ZeroDivisionError):
         nn.gradcheck(layer)
+
+
+@pytest.mark.parametrize("check", [nn.gradcheck, nn.check_layer])
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.NAC, "expected a layer, got the class NAC; build it, e.g. NAC(2, 1)"),
+        (nn.Dense, "expected a layer, got the class Dense; build it, e.g. Dense(2, 1)"),
+        (dict, "expected a layer, got <class 'dict'>"),
+        (nn.Accumulator(nn.NAC(2, 1)), "expected a layer, got Accumulator(NAC(2, 1))"),
+        (None, "expected a layer, got None"),
+    ],
+)
+def test_what_is_no_layer_is_not_checked(check, layer, words):
+    with pytest.raises(OptionError, match=f"^{check.__name__}: {re.escape(words)}$"):
+        check(layer)
+
+
+def test_a_point_in_the_wrong_order_is_refused():
+    words = "gradcheck: params must be a mapping of names to arrays, got ndarray; call gradcheck(layer, params, x)"
+    with pytest.raises(OptionError, match=f"^{re.escape(words)}$"):
+        nn.gradcheck(nn.NAC(2, 1), np.ones((3, 2)), nn.NAC(2, 1).init())
+
+
+FORWARD = "forward() must return y, vjp: an array and a function, got "
+PULLED = "vjp(dy) must return dx, dparams: an array and a dict of arrays, got "
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (altered(lambda params, x, y, vjp: y), FORWARD + "ndarray"),
+        (altered(lambda params, x, y, vjp: None), FORWARD + "NoneType"),
+        (altered(lambda params, x, y, vjp: (y, vjp, x)), FORWARD + "(ndarray, function, ndarray)"),
+        (altered(lambda params, x, y, vjp: (y, y)), FORWARD + "(ndarray, ndarray)"),
+        (altered(lambda params, x, y, vjp: (vjp, y)), FORWARD + "(function, ndarray)"),
+        (altered(lambda params, x, y, vjp: (1.0, vjp)), FORWARD + "(float, function)"),
+        (pulled(lambda dx, d: dx), PULLED + "ndarray"),
+        (pulled(lambda dx, d: d), PULLED + "dict"),
+        (pulled(lambda dx, d: (dx, d["W"])), PULLED + "(ndarray, ndarray)"),
+        (pulled(lambda dx, d: (dx, d["W"], d["b"])), PULLED + "(ndarray, ndarray, ndarray)"),
+        (pulled(lambda dx, d: (dx, (d["W"], d["b"]))), PULLED + "(ndarray, (ndarray, ndarray))"),
+        (pulled(lambda dx, d: (dx, {**d, "b": 0.0})), "vjp(dy) must give db as an array, got float"),
+        (pulled(lambda dx, d: (dx, {**d, "W": None})), "vjp(dy) must give dW as an array, got NoneType"),
+        (pulled(lambda dx, d: ([dx], d)), "vjp(dy) must give dx as an array, got list"),
+    ],
+)
+def test_what_is_not_of_the_form_of_a_layer_is_told_by_its_types(layer, words):
+    layer = layer(3, 2) if isinstance(layer, type) else layer
+    for check in (nn.gradcheck, nn.check_layer):
+        assert accusation(check, layer) == words
+
+
+def test_a_form_that_only_a_first_layer_has_is_told_too():
+    def spared(params, x, y, vjp):
+        return y, lambda dy, need_dx=True: vjp(dy) if need_dx else vjp(dy)[1]
+
+    layer = altered(spared)(3, 2)
+    assert nn.gradcheck(layer)
+    assert accusation(nn.check_layer, layer) == PULLED + "dict"
+
+
+def test_a_pair_may_be_a_list():
+    class Listed(nn.NAC):
+        def forward(self, params, x, **options):
+            y, vjp = super().forward(params, x, **options)
+            return [y, lambda dy, need_dx=True: [*vjp(dy, need_dx)]]
+
+    assert nn.check_layer(Listed(2, 1))
 
 
 def test_a_layer_that_is_not_finished_says_what_is_missing():

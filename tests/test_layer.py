@@ -159,6 +159,18 @@ def cast(dtype):
         (cast(int), ones(5, 2, dtype=int), DTypeError, "expected float32 or float64, got int64"),
         (cast(np.float16), ones(5, 2, dtype=np.float16), DTypeError, "expected float32 or float64, got float16"),
         (cast(complex), ones(5, 2, dtype=complex), DTypeError, "expected float32 or float64, got complex128"),
+        (
+            ones(5, 2),
+            GOOD,
+            ParameterError,
+            "params must be a mapping of names to arrays, got ndarray; call layer(",
+        ),
+        (
+            None,
+            ones(5, 2),
+            ParameterError,
+            "params must be a mapping of names to arrays, got NoneType; call layer(",
+        ),
     ],
 )
 def test_a_call_says_what_does_not_fit(params, x, error, words):
@@ -600,6 +612,24 @@ def test_scan_runs_a_cell_of_ones_own():
 def test_what_a_subclass_must_define_is_named(ask, words):
     with pytest.raises(NotImplementedError, match=f"^{re.escape(words)}$"):
         ask()
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (1, 2), (3, 2, 1)], ids=repr)
+@pytest.mark.parametrize("replicas", [None, 3])
+def test_initial_values_of_another_shape_are_refused(shape, replicas):
+    layer = type("Odd", (nn.NAC,), {"draw": lambda self, name, rng: rng.uniform(size=shape)})(2, 1)
+    words = (
+        f"Odd(2, 1): draw('W_hat', rng) gives shape {shape}, expected (2, 1), that of one replica; change draw()"
+    )
+    with pytest.raises(ShapeError, match=f"^{re.escape(words)}"):
+        layer.init(replicas=replicas)
+    with pytest.raises(ShapeError, match=re.escape("draw('1.W_hat', rng) gives shape")):
+        nn.chain(nn.NAC(2, 2), layer).init(replicas=replicas)
+
+
+def test_initial_values_may_be_lists():
+    layer = type("Listed", (nn.NAC,), {"draw": lambda self, name, rng: [[1.0], [2.0]]})(2, 1)
+    np.testing.assert_array_equal(layer.init(replicas=3)["W_hat"], [[[1], [2]]] * 3)
 
 
 def test_a_layer_of_ones_own_checks_its_sizes_too():

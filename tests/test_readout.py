@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nalu_np as nn
-from nalu_np.errors import OptionError, ShapeError
+from nalu_np.errors import OptionError, ParameterError, ShapeError
 from nalu_np.readout import (
     STABLE,
     ZERO,
@@ -262,6 +262,10 @@ def test_relative_error():
     assert relative_error(y * np.nan, y, 1.0) == np.inf
 
 
+def formula(layer, names=NAMES):
+    return nn.formula(layer, layer.init(), ROWS[:, : layer.in_features].astype("float32"), names=names)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -272,13 +276,101 @@ def test_relative_error():
         (lambda: nn.formula(nn.NAC(3, 1), nn.NAC(3, 1).init(), ROWS[:0]), "x has no rows"),
         (lambda: nn.formula(nn.NAC(3, 1), nn.NAC(3, 1).init(), ROWS[:, :2]), "x has shape (50, 2)"),
         (lambda: nn.formula(nn.NAC(3, 1), nn.NAC(3, 1).init(), ROWS, ROWS[:, 0]), "y has shape (50,)"),
-        (lambda: evaluate(["a"], ["a"], ROWS), "x has shape (50, 3), expected (N, I=1)"),
+        (lambda: evaluate(["a"], ["a"], ROWS), "x has shape (50, 3), expected (N, I=1): a"),
+        (
+            lambda: formula(nn.NAC(3, 1))([100, 8, 1]),
+            "x has shape (3,), expected (N, I=3): a, b, c; one row is [[...]]",
+        ),
+        (lambda: formula(nn.NAC(3, 1))(100), "x has shape (), expected (N, I=3): a, b, c; one row is [[...]]"),
+        (lambda: formula(nn.NAC(3, 1), names="abc"), "formula: expected a list of 3 different names, got 'abc'"),
+        (lambda: formula(nn.NAC(1, 1), names="a"), "formula: expected a list of 1 different names, got 'a'"),
+        (lambda: formula(nn.NAC(3, 1), names="ab"), "formula: expected a list of 3 different names, got 'ab'"),
+        (lambda: nn.formula(nn.NAC, {}, ROWS), "formula: expected a layer, got the class NAC; build it"),
+        (lambda: nn.formula(nn.NAC(3, 1), ROWS, {}), "NAC(3, 1): params must be a mapping of names to arrays"),
     ],
 )
 def test_errors(call, words):
-    with pytest.raises((OptionError, ShapeError)) as caught:
+    with pytest.raises((OptionError, ParameterError, ShapeError)) as caught:
         call()
     assert words in str(caught.value)
+
+
+class Doubled(nn.NAC):
+    """Twice the sum."""
+
+    def forward(self, params, x, **options):
+        y, vjp = super().forward(params, x, **options)
+        return 2 * y, lambda dy, need_dx=True: vjp(2 * dy, need_dx)
+
+
+class Rooted(nn.LogNAC):
+    """Another path."""
+
+    def _path(self, x, W):
+        return super()._path(abs(x) ** 0.5, W)
+
+
+class Shared(nn.NALU):
+    """One weight for all."""
+
+    def shapes(self):
+        return {**super().shapes(), "G": (1,)}
+
+
+class Halved(nn.ProductPath):
+    """Another constant."""
+
+    def _scaled(self, params, p, path_vjp, keep):
+        return super()._scaled(params, p / 2, path_vjp, keep)
+
+
+class Renamed(nn.LogNAC):
+    """The path of its grandparent under its parent's symbol."""
+
+    _path = nn.NAC._path
+
+
+class Own(nn.Layer):
+    """What a unit leaves in `keep`, by a layer of another kind."""
+
+    def shapes(self):
+        return {"W": (3, 1)}
+
+    def forward(self, params, x, *, keep=None, **options):
+        keep.update(params, a=x @ params["W"])
+        return keep["a"] + 1, None
+
+
+@pytest.mark.parametrize("layer", [Doubled(3, 1), Rooted(3, 1), Halved(3, 1), Renamed(3, 1), Own(3, 1)], ids=repr)
+def test_a_forward_pass_of_ones_own_is_not_read_as_that_of_the_parent(layer):
+    params = {name: np.ones(shape) for name, shape in layer.shapes().items()}
+    words = (
+        f"formula: {layer!r} has no read-out; use NAC, LogNAC, NALU, the two paths, or subclasses without a forw"
+    )
+    with pytest.raises(OptionError, match=f"^{re.escape(words)}"):
+        nn.formula(layer, params, ROWS)
+    model = nn.chain(nn.NAC(3, 3), layer)
+    params = {name: np.ones(shape) for name, shape in model.shapes().items()}
+    with pytest.raises(OptionError, match=f"^{re.escape(words)}"):
+        nn.formula(model, params, ROWS)
+
+
+def test_other_shapes_are_not_read_either():
+    layer = Shared(3, 1, gate="independent")
+    with pytest.raises(OptionError, match="has no read-out"):
+        nn.formula(layer, saturated([[1.0], [0.0], [0.0]], G=np.array([40.0])), ROWS)
+
+
+@pytest.mark.parametrize(
+    "base", [nn.NAC, nn.LogNAC, nn.NALU, nn.SumPath, nn.ProductPath], ids=lambda base: base.__name__
+)
+def test_a_subclass_that_computes_the_same_is_read_as_its_parent(base):
+    def penalty(self, params, x, step):
+        return None
+
+    mine = type("Mine", (base,), {"draw": lambda self, *_: None, "penalty": penalty, "project": lambda self, p: p})
+    params = base(3, 1).init(dtype="float64")
+    assert nn.formula(mine(3, 1), params, ROWS) == nn.formula(base(3, 1), params, ROWS)
 
 
 def test_the_tree_is_plain_and_evaluates_alone():

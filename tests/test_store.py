@@ -285,6 +285,15 @@ def test_layers_of_a_user_are_added_by_a_registry(tmp_path):
     assert "Mine" not in REGISTRY
 
 
+@pytest.mark.parametrize("registry", [[Mine], Mine, "Mine"], ids=repr)
+def test_a_registry_has_names(registry, tmp_path):
+    save(tmp_path / "m.npz", *mine())
+    with pytest.raises(OptionError) as caught:
+        load(tmp_path / "m.npz", registry=registry)
+    words = f"load: registry must be a mapping of names to classes, got {registry!r}; pass registry="
+    assert str(caught.value).startswith(words)
+
+
 def test_a_layer_may_have_no_parameters(tmp_path):
     save(tmp_path / "m.npz", *mine(name=None))
     assert load(tmp_path / "m.npz", {"Mine": Mine}) == (Mine(2, 2, name=None), {}, {})
@@ -308,6 +317,8 @@ def deep():
 
 NOT_SAVED = {
     "no layer": ("NAC", PARAMS, {}, OptionError, "expected a layer, got 'NAC'"),
+    "a class": (nn.NAC, PARAMS, {}, OptionError, "save: expected a layer, got the class NAC; build it"),
+    "no mapping": (LAYER, np.ones(2), {}, ParameterError, "params must be a mapping of names to arrays, got nda"),
     "a cell": (nn.Accumulator(LAYER), PARAMS, {}, OptionError, "expected a layer"),
     "missing": (LAYER, {"W_hat": PARAMS["W_hat"]}, {}, ParameterError, "missing: M_hat"),
     "unknown": (LAYER, {**PARAMS, "G": PARAMS["W_hat"]}, {}, ParameterError, "unknown: G"),

@@ -710,6 +710,32 @@ def test_how():
 # --- records --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("replicas", [1, 1000])
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_result_is_printed_in_a_line(replicas, validated, device):
+    x, y = rows()
+    model = nn.chain(nn.NALU(2, 50), nn.NALU(50, 1)) if replicas == 1 else nn.NAC(2, 1)
+    result = nn.fit(
+        model, x, y, steps=3, every=1, batch=4, replicas=replicas, validation=(x, y) if validated else None
+    )
+    chosen_by = result.history["valid_loss" if validated else "loss"]
+    best = f"best={result.best}, best_loss={chosen_by.min():.3g}"
+    assert repr(result) == f"Result(replicas={replicas}, segments=3, {best}, diverged=0, how={result.how})"
+    assert str(result) == repr(result)
+    assert len(repr(result)) < 300
+
+
+def test_a_result_of_replicas_that_diverged_is_printed_too():
+    x, y = rows()
+    ys = np.stack([y, np.full_like(y, 1e30), y])  # its square overflows float32
+    result = nn.fit(nn.NAC(2, 1), x, ys, steps=2, every=1, replicas=3)
+    least = result.history["loss"][:, result.best].min()
+    assert f"segments=2, best={result.best}, best_loss={least:.3g}, diverged=1, " in repr(result)
+    result = nn.fit(nn.NAC(2, 1), x, y + 1e30, steps=2, every=1, replicas=3)
+    assert "segments=2, best=0, best_loss=inf, diverged=3, " in repr(result)
+    assert "segments=0, best=0, best_loss=inf, diverged=0" in repr(nn.Result({}, {}, {}, 0, np.zeros(1, bool), {}))
+
+
 def test_the_history_and_its_short_last_segment(device):
     options = {"model": MODELS["clamped"], "kind": "rows drawn", "numbers": [0, 1, 2], "steps": 25}
     validation = rows(5, seed=1)
@@ -914,7 +940,11 @@ REFUSED = {
         OptionError,
         "expected an optimizer such as nn.Adam",
     ),
-    "a class": ({"model": nn.NAC}, OptionError, "expected a layer"),
+    "a class": (
+        {"model": nn.NAC},
+        OptionError,
+        r"fit: expected a layer, got the class NAC; build it, e\.g\. NAC\(2, ",
+    ),
     "no model": ({"model": None}, OptionError, "expected a layer, got None"),
     "a loss": ({"loss": "huber"}, OptionError, "loss must be one of mse, mae, got 'huber'"),
     "steps 0": ({"steps": 0}, OptionError, "steps must be an integer >= 1, got 0"),
@@ -934,9 +964,21 @@ REFUSED = {
     "one axis": (
         {"y": Y[:, 0]},
         ShapeError,
+        r"fit: y has shape \(20,\), expected \(N, O=1\), one column an output; pass y\[:, None\]$",
+    ),
+    "one axis of a list": ({"y": Y[:, 0].tolist()}, ShapeError, r"y has shape \(20,\).*pass y\[:, None\]$"),
+    "one axis for two outputs": (
+        {"y": Y[:, 0], "model": nn.NAC(2, 2)},
+        ShapeError,
         r"y must be .*\(N, features\) or \(S, N, features\), got float64 \(20,\)",
     ),
-    "four axes": ({"x": X[None, None]}, ShapeError, "x must be"),
+    "one axis for sequences": (
+        {"model": nn.scan(nn.Accumulator(nn.NAC(2, 1))), "x": np.ones((4, 20, 2)), "y": Y[:, 0]},
+        ShapeError,
+        r"y must be .*\(T, N, features\) or .*, got float64 \(20,\)",
+    ),
+    "one axis in x": ({"x": X[:, 0]}, ShapeError, r"x must be .*, got float64 \(20,\)"),
+    "one axis to validate": ({"validation": (X, Y[:, 0])}, ShapeError, r"pass y\[:, None\]$"),
     "no rows": ({"x": X[:0], "y": Y[:0]}, ShapeError, r"x must be a non-empty array .* \(0, 2\)"),
     "text": ({"x": X.astype(str)}, ShapeError, "x must be a non-empty array of numbers"),
     "truths": ({"y": Y > 0}, ShapeError, "y must be a non-empty array of numbers.*bool"),

@@ -79,7 +79,7 @@ class RNN(Gated):
     """The simple recurrent network of Elman.
 
     u_bj = sum_i(x_bi * W_ih_ij) + b_ih_j,  v_bj = sum_k(h_bk * W_hh_kj) + b_hh_j         [rnn.1]
-    h_new_bj = tanh(u_bj + v_bj)                                                          [rnn.2]
+    a_bj = u_bj + v_bj,  h_new_bj = tanh(a_bj)                                            [rnn.2]
     da_bj = dh_new_bj * (1 - h_new_bj**2),  du_bj = da_bj,  dv_bj = da_bj                 [rnn.2*]
     dW_ih_ij = sum_b(x_bi * du_bj),  dx_bi = sum_j(du_bj * W_ih_ij),  db_ih_j = sum_b(du_bj) [rnn.1*]
     dW_hh_kj = sum_b(h_bk * dv_bj),  dh_bk = sum_j(dv_bj * W_hh_kj),  db_hh_j = sum_b(dv_bj) [rnn.1*]
