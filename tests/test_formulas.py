@@ -101,6 +101,19 @@ def test_every_tag_has_its_place_on_a_derivation_page():
     assert shown == set(f.stated())
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.NAC(3, 2), nn.LogNAC(3, 2, eps=0.1), nn.NALU(3, 2, eps=0.1), nn.SumPath(3, 2)], ids=repr
+)
+def test_the_equations_under_the_name_of_a_unit_are_what_it_computes(layer):
+    below = type(layer).__doc__.partition("\n\n")[2].partition("\n\n")[0]
+    statements = re.split(r",  |\n", below)
+    values = {**layer.init(1, dtype="float64"), "x": np.random.default_rng(0).normal(size=(4, 3)), "eps": 0.1}
+    expected = layer({n: values[n] for n in layer.shapes()}, values["x"])[0]
+    for statement in reversed(statements):
+        exec(statement.strip(), {**f.NUMERIC}, values)
+    np.testing.assert_allclose(values["y"], expected, rtol=1e-13)
+
+
 # --- what must be caught --------------------------------------------------------------------------------------
 
 GOOD = (
@@ -417,3 +430,51 @@ def test_there_are_examples():
 
 def test_names_of_calls_are_not_read():
     assert f.names(ast.parse("sum_i(exp(x_bi) * W_io)").body[0].value) == {"x_bi", "W_io"}
+
+
+# --- the steps of the derivations, which are written by hand -----------------------------------------------------
+
+#: Of each page, how many equations by hand give what is stated another right side: a step before, or another case.
+#: All others must be what is stated, so that a sign that is wrong by hand is one more.
+ON_THE_WAY = {
+    "adam.md": 4,
+    "gates.md": 1,
+    "lognac.md": 2,
+    "losses.md": 3,
+    "nac.md": 3,
+    "nalu.md": 3,
+    "paths.md": 3,
+    "products.md": 1,
+    "recurrence.md": 2,
+    "sums.md": 1,
+    "weights.md": 2,
+}
+
+
+def plain(tex):
+    """TeX without what does not change its meaning."""
+    tex = re.sub(r"\\[,;]|\\(?:left|right|Big|cdot|thinspace)(?![a-z])|[\s&{}]", "", tex)
+    return tex.replace(r"\mathrmsign", r"\operatornamesign").rstrip(".,;:")
+
+
+def by_hand(page):
+    """The equations of a page outside of its regions, as left sides and last right sides."""
+    text = write.REGION.sub("", page.read_text(encoding="utf-8"))
+    for shown in re.findall(r"\$\$(.*?)\$\$", text, re.DOTALL):
+        for line in re.split(r"\\\\|\\qquad|\\(?:begin|end)\{aligned\}", shown):
+            left, *rights = line.split("=")
+            if rights:
+                yield plain(left), plain(rights[-1])
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "derivations").glob("*.md")), ids=lambda page: page.name)
+def test_what_a_derivation_arrives_at_is_what_is_stated(page):
+    forms = {}
+    for stated in SYSTEMS:
+        for _, equation in stated.equations:
+            for form in (f.Entries, f.Matrices):
+                left, _, right = write._tex(equation, form).partition(" = ")
+                forms.setdefault(plain(left), set()).add(plain(right))
+    found = [(left, right) for left, right in by_hand(page) if left in forms]
+    others = [f"{left} = {right}" for left, right in found if right not in forms[left]]
+    assert len(others) == ON_THE_WAY.get(page.name, 0), others

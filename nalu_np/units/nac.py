@@ -31,7 +31,7 @@ def set_eps(owner: LogNAC | NALU) -> None:
 class NAC(Layer):
     """Neural accumulator: adds and subtracts its inputs.
 
-    y = x W,  W = tanh(W_hat) * sigma(M_hat)
+    y = x @ W,  W = tanh(W_hat) * sigma(M_hat)
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class NAC(Layer):
 class LogNAC(NAC):
     """NAC in log space, the complex NAC of the articles: multiplies, divides and takes roots.
 
-    y = exp(log(|x| + eps) W) = prod_i (|x_i| + eps)^W_i,  W = tanh(W_hat) * sigma(M_hat)
+    y = exp(log(abs(x) + eps) @ W),  W = tanh(W_hat) * sigma(M_hat)
 
     Parameters
     ----------

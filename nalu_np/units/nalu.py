@@ -24,7 +24,8 @@ GATES = {"matrix": gate, "scalar": gate, "abs": abs_gate, "independent": indepen
 class NALU(Layer):
     """Neural arithmetic logic unit: adds, subtracts, multiplies, divides or takes roots, as its gate decides.
 
-    y = g * a + (1 - g) * m,  a = x W,  m = exp(log(|x| + eps) W),  g = sigma(x G),  W = tanh(W_hat) * sigma(M_hat)
+    y = g * a + (1 - g) * m,  a = x @ W,  m = exp(log(abs(x) + eps) @ W)
+    g = sigma(x @ G),  W = tanh(W_hat) * sigma(M_hat)
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ class _Path(Layer):
 class SumPath(_Path):
     """Sums and differences: NALU's sum path with free weights.
 
-    y = x W
+    y = x @ W
 
     Parameters
     ----------
