@@ -5,7 +5,6 @@ equations stand in columns with their tags at the end of the line. So prose is e
 blocks whose tags lead to the page that derives them, and doctest blocks are left alone.
 """
 
-import importlib.util
 import re
 from functools import cache
 from pathlib import Path
@@ -181,8 +180,6 @@ def configure(app, config):
     config.autodoc_preserve_defaults = True
     config.autodoc_member_order = "bysource"
     config.toc_object_entries_show_parents = "hide"
-    if importlib.util.find_spec("sklearn") is None:
-        config.autodoc_mock_imports = [*config.autodoc_mock_imports, "sklearn"]
 
 
 def setup(app):
