@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -489,6 +490,16 @@ def test_ctrl_c_ends_the_workers_where_they_are():
         opened.gen.throw(KeyboardInterrupt)
     assert time.monotonic() - began < 10
     assert not any(process.is_alive() for process in processes)
+
+
+def test_interrupted_workers_end_and_threads_tell_their_errors_again():
+    hook = threading.excepthook
+    with pytest.raises(KeyboardInterrupt), runs.opened(2, None) as pool:
+        pids = [pool.submit(os.getpid).result()]
+        raise KeyboardInterrupt
+    assert threading.excepthook is hook
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
 
 
 def test_workers_can_be_opened_beside_the_main_thread():

@@ -220,16 +220,19 @@ def opened(workers: int, dask: str | None) -> Iterator[Executor | None]:
         with connected(dask) as client:
             yield client.get_executor(pure=False)
     elif workers > 1:
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        pool, hook = ProcessPoolExecutor(workers, mp_context=get_context("spawn")), threading.excepthook
         try:
             _start_deaf(pool, workers)
             yield pool
         except KeyboardInterrupt:
+            # The pool's own thread may find a future cancelled that it wants to fail, and would print where.
+            threading.excepthook = lambda _: None
             for process in list((pool._processes or {}).values()):
                 process.terminate()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            threading.excepthook = hook
     else:
         yield None
 
