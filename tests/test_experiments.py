@@ -493,13 +493,18 @@ def test_ctrl_c_ends_the_workers_where_they_are():
 
 
 def test_interrupted_workers_end_and_threads_tell_their_errors_again():
-    hook = threading.excepthook
-    with pytest.raises(KeyboardInterrupt), runs.opened(2, None) as pool:
-        pids = [pool.submit(os.getpid).result()]
-        raise KeyboardInterrupt
+    hook, workers = threading.excepthook, []
+
+    def interrupted():
+        with runs.opened(2, None) as pool:
+            workers.append(pool.submit(os.getpid).result())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert threading.excepthook is hook
     with pytest.raises(ProcessLookupError):
-        os.kill(pids[0], 0)
+        os.kill(workers[0], 0)
 
 
 def test_workers_can_be_opened_beside_the_main_thread():
