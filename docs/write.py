@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+import nalu_np as nn
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
@@ -155,14 +157,10 @@ def _differences(system: f.System, given: dict[str, Any], name: str) -> Any:
 
 def stored(argument: str) -> str:
     """What a vjp keeps for the backward pass: the arrays in its closure, with their bytes."""
-    sizes = {"b": 128, "i": 8, "o": 4, "j": 4, "k": 4}
-    system = _system(argument)
-    letters = {128: "B", 8: "I", 4: "H" if system.where.startswith("layers/") else "O"}
-    given = f.point(system, np.random.default_rng(1), {**dict.fromkeys(f.INDICES, 4), **sizes}, "float32")
-    values = {**given, **f.by_formula(system, given)}
-    owners = dict.fromkeys(given, "an argument") | dict.fromkeys(_outputs(system, given), "the output")
+    vjp, values, owners = _path(argument) if argument in ("SumPath", "ProductPath") else _stated(argument)
+    letters = {128: "B", 8: "I", 4: "H" if "h_new" in owners else "O"}
     kept: dict[int, tuple[str, Any]] = {}
-    for name, array in _kept(f.run(system, given)[1], set()):
+    for name, array in _kept(vjp, set()):
         if array.size > 1:  # else it stands in for an input that has no part in the formula
             address = array.__array_interface__["data"][0]
             kept.setdefault(address, (_named(array, values) or name, array))
@@ -174,6 +172,32 @@ def stored(argument: str) -> str:
         lines.append(f"| ${f.symbol(name)}$ | ({shape}) | {owners.get(name, f'{array.nbytes:,}')} |")
     example = ", ".join(f"{letter} = {n}" for n, letter in letters.items())
     return "\n".join(lines) + f"\n\nTogether {total:,} bytes beside arguments and output, for {example}."
+
+
+Run = tuple[Callable[..., Any], dict[str, Any], dict[str, str]]  # a vjp, values by name, and which of them are not its own
+
+
+def _stated(argument: str) -> Run:
+    """Of what a docstring states."""
+    system = _system(argument)
+    sizes = {**dict.fromkeys(f.INDICES, 4), "b": 128, "i": 8}
+    given = f.point(system, np.random.default_rng(1), sizes, "float32")
+    owners = dict.fromkeys(given, "an argument") | dict.fromkeys(_outputs(system, given), "the output")
+    return f.run(system, given)[1], {**given, **f.by_formula(system, given)}, owners
+
+
+def _path(argument: str) -> Run:
+    """Of a path with a constant, whose equations stand in several docstrings."""
+    layer = getattr(nn, argument)(8, 4, scale=True)
+    rng = np.random.default_rng(1)
+    given = {
+        name: rng.normal(size=shape).astype("float32")
+        for name, shape in [*layer.shapes().items(), ("x", (128, 8))]
+    }
+    y, vjp = layer.forward({name: given[name] for name in layer.shapes()}, given["x"])
+    p = y / given["c"]
+    values = {**given, "y": y, "p": p, "r": np.abs(p), "s": np.sign(p), r"\lvert x \rvert": np.abs(given["x"])}
+    return vjp, values, dict.fromkeys(given, "an argument") | {"y": "the output"}
 
 
 def _named(array: Any, values: dict[str, Any]) -> str | None:
