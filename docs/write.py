@@ -174,7 +174,8 @@ def stored(argument: str) -> str:
     return "\n".join(lines) + f"\n\nTogether {total:,} bytes beside arguments and output, for {example}."
 
 
-Run = tuple[Callable[..., Any], dict[str, Any], dict[str, str]]  # a vjp, values by name, and which of them are not its own
+#: A vjp, values by name, and which of them are arguments or the output.
+Run = tuple[Callable[..., Any], dict[str, Any], dict[str, str]]
 
 
 def _stated(argument: str) -> Run:
